@@ -1,0 +1,220 @@
+"""Strict base of all configuration sections: YAML in, `--any.key value` over it, "did you mean" out.
+
+A section is a pydantic model that owns its keys, each with a type, a default and a description. Unknown keys are
+errors everywhere. Nothing here reads the environment.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from attnrec_dist.errors import ConfigError
+
+
+class Section(BaseModel):
+    """A block of keys in a YAML file; unknown keys are refused and instances are immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's core scalars: `no` and dates are text, 1e-3 is a number. A key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_REPLACED = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag not in _REPLACED]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value of a YAML text; `where` names it in the message when it does not parse."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{where}{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError when it is missing, unreadable or not a mapping."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        close = difflib.get_close_matches(path.name, _neighbours(path), 1, 0.5)
+        hint = f"; did you mean {path.with_name(close[0])}?" if close else ""
+        raise ConfigError(f"{path}: no such config file{hint}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a directory; name the YAML file in it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as text: {error}") from None
+    tree = parse_yaml(text, str(path))
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected sections such as `data:` at the top level, found {_kind(tree)}")
+    return tree
+
+
+def _neighbours(path: Path) -> list[str]:
+    try:
+        return [other.name for other in path.parent.iterdir() if other.suffix in (".yaml", ".yml")]
+    except OSError:
+        return []
+
+
+def parse_overrides(arguments: list[str]) -> dict[str, Any]:
+    """`["--train.seed", "1", "--data.basket=none"]` -> {"train.seed": 1, "data.basket": "none"}; values are YAML scalars or lists."""
+    overrides: dict[str, Any] = {}
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("--") or argument == "--":
+            raise ConfigError(f"unexpected argument {argument!r}: overrides read --section.key value")
+        key, equals, value = argument[2:].partition("=")
+        if not equals:
+            if not rest or (rest[0].startswith("--") and not re.match(r"^--?\d", rest[0])):
+                raise ConfigError(f"--{key}: a value is missing; type --{key} VALUE")
+            value = rest.pop(0)
+        overrides[key] = parse_yaml(value, f"--{key}")
+    return overrides
+
+
+def apply_overrides(tree: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the tree with dotted keys set; intermediate sections are made where they are missing."""
+    result = {key: dict(value) if isinstance(value, dict) else value for key, value in tree.items()}
+    for dotted, value in overrides.items():
+        *path, last = dotted.split(".")
+        node = result
+        for part in path:
+            child = node.get(part)
+            node[part] = dict(child) if isinstance(child, dict) else {}
+            node = node[part]
+        node[last] = value
+    return result
+
+
+def build(section: type[SectionT], tree: dict[str, Any], where: str) -> SectionT:
+    """Validates a tree; every problem is told in one ConfigError, with its path and a suggestion."""
+    try:
+        return section.model_validate(tree)
+    except ValidationError as error:
+        problems = [_explain(section, problem) for problem in error.errors()]
+        raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems)) from None
+
+
+def _explain(section: type[Section], problem: Any) -> str:
+    location = [part for part in problem["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
+    path = ".".join(str(part) for part in location)
+    if problem["type"] == "extra_forbidden":
+        return f"{path}: unknown key{_did_you_mean(section, path)}"
+    if problem["type"] == "missing":
+        return f"{path}: this key is required"
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    given = problem.get("input")
+    shown = f" (got {given!r})" if isinstance(given, str | int | float | bool | type(None)) and path else ""
+    return f"{path}: {message}{shown}" if path else message
+
+
+def _did_you_mean(section: type[Section], path: str) -> str:
+    known = [key for key, _ in iterate_keys(section)]
+    leaf = path.rsplit(".", 1)[-1]
+    parent = path.rpartition(".")[0]
+    siblings = [key for key in known if key.rpartition(".")[0] == parent]
+    close = difflib.get_close_matches(path, siblings, 1, 0.6)
+    close = close or [key for key in known if key.rsplit(".", 1)[-1] == leaf][:1]
+    close = close or difflib.get_close_matches(path, known, 1, 0.6)
+    if close:
+        return f"; did you mean {close[0]}?"
+    names = [key.rsplit(".", 1)[-1] for key in siblings]
+    return f"; known here: {', '.join(names)}" if names else ""
+
+
+def iterate_keys(section: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """All keys of a section, depth first, as ("train.seed", field); sections themselves are not listed twice."""
+    for name, field in section.model_fields.items():
+        key = f"{prefix}{name}"
+        inner = _section_in(field.annotation)
+        yield key, field
+        if inner is not None:
+            yield from iterate_keys(inner, f"{key}.")
+
+
+def _section_in(annotation: Any) -> type[Section] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        for option in typing.get_args(annotation):
+            inner = _section_in(option)
+            if inner is not None:
+                return inner
+    return None
+
+
+def describe(section: type[Section], prefix: str = "") -> str:
+    """One line a key: name, type, default, meaning; what `--help` prints."""
+    lines = []
+    for key, field in iterate_keys(section, prefix):
+        if _section_in(field.annotation) is not None:
+            lines.append(f"{key}:" + (f"  {field.description}" if field.description else ""))
+            continue
+        default = "required" if field.is_required() else f"default {_shown(field.get_default(call_default_factory=True))}"
+        lines.append(f"  --{key}  {_type_name(field.annotation)}, {default}\n      {field.description or ''}".rstrip())
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n...\n").strip() if not isinstance(value, Section) else ""
+
+
+def _type_name(annotation: Any) -> str:
+    origin = typing.get_origin(annotation)
+    arguments = typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _type_name(arguments[0])
+    if origin is typing.Literal:
+        return "|".join(str(choice) for choice in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("null" if option is type(None) else _type_name(option) for option in arguments)
+    if origin in (list, dict, tuple):
+        inner = ", ".join(_type_name(argument) for argument in arguments)
+        return f"{origin.__name__}[{inner}]"
+    return {"str": "text", "int": "integer", "float": "number", "bool": "true|false"}.get(getattr(annotation, "__name__", ""), str(annotation))
+
+
+def to_yaml(section: Section) -> str:
+    """The whole section with all defaults, as YAML that reads back to an equal section."""
+    return yaml.safe_dump(section.model_dump(mode="json"), sort_keys=False, allow_unicode=True, default_flow_style=False)
+
+
+def _kind(value: Any) -> str:
+    return {type(None): "nothing", list: "a list", str: "text"}.get(type(value), type(value).__name__)
