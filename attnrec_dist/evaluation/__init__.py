@@ -1,0 +1,1 @@
+"""How good a model is: ranks, metrics, baselines, paired comparison, and the table that tells it."""
