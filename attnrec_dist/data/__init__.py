@@ -1,0 +1,1 @@
+"""The prepared data set: its format (shards), the order of its samples, the loader that turns them into batches."""

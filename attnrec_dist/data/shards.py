@@ -1,0 +1,280 @@
+"""The data set on disk: its manifest, opening and checking it, and reading rows. docs/data-format.md describes the files.
+
+A row is a user, and the row's number is the user's index. Rows are in the order of a hash of the user's id, so that
+reading them in order is already mixed. U rows, T tokens of the rows that were asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from attnrec_dist.errors import ConfigError, DataError, StorageError
+from attnrec_dist.settings import Section, build
+
+if TYPE_CHECKING:
+    import datasets
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+SEQUENCES = "sequences"
+TABLES = ("items.parquet", "users.parquet")
+NUMERIC_PREFIX = "numeric."
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+
+
+class Counts(Section):
+    rows: int = Field(description="users")
+    events: int
+    train_events: int
+    validation_events: int
+    test_events: int
+    users_without_train_events: int = Field(description="rows whose first event lies in a later part")
+
+
+class Split(Section):
+    kind: Literal["time", "leave_one_out"]
+    train_end: int | None = Field(description="unix second at which the validation part begins; null for leave_one_out")
+    valid_end: int | None = Field(description="unix second at which the test part begins; null for leave_one_out")
+
+
+class Shard(Section):
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class Manifest(Section):
+    """What manifest.json holds. Written last: a directory without it is no data set."""
+
+    format_version: int
+    fingerprint: str = Field(description="sha256 of the logical columns and of what shaped them; no file bytes, no paths")
+    counts: Counts
+    num_items: int = Field(description="V, the catalogue: items 0..V-1, most frequent in the training part first")
+    num_all_items: int = Field(description="V and the cold items, V.., which no training event shows")
+    event_types: list[str] = Field(description="names of the event indices; empty if the log has no event column")
+    numeric: list[str] = Field(description="numeric columns, float32")
+    split: Split
+    start_time: int = Field(description="unix second of the first event")
+    end_time: int = Field(description="unix second of the last event")
+    shards: list[Shard] = Field(description="files under sequences/, in row order")
+    tables: list[Shard] = Field(description="items.parquet and users.parquet")
+    config: dict[str, Any] = Field(description="the preparation's configuration, without paths")
+    cleaning: dict[str, int] = Field(description="rows read, rows left out by reason, rows kept")
+
+
+@dataclass
+class Rows:
+    """Rows one after another, packed: row r owns tokens offsets[r] to offsets[r + 1], in time order."""
+
+    users: np.ndarray  # int64 [U] user index, which is the row's number
+    train_end: np.ndarray  # int32 [U] tokens [0, train_end) are the training part
+    valid_end: np.ndarray  # int32 [U] tokens [train_end, valid_end) are the validation part, the rest test
+    offsets: np.ndarray  # int64 [U + 1]
+    items: np.ndarray  # int32 [T]; V and above: a cold item
+    times: np.ndarray  # int64 [T] unix seconds
+    events: np.ndarray  # int8 [T] index into the manifest's event_types; 0 if there are none
+    numeric: dict[str, np.ndarray]  # {name: float32 [T]}
+    first: int | None = None  # number of the first row where rows are consecutive (scan)
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+def schema(numeric: list[str]) -> pa.Schema:
+    """Columns of a shard."""
+    columns = [("user", pa.int64()), ("train_end", pa.int32()), ("valid_end", pa.int32())]
+    columns += [("items", pa.list_(pa.int32())), ("times", pa.list_(pa.int64())), ("events", pa.list_(pa.int8()))]
+    columns += [(NUMERIC_PREFIX + name, pa.list_(pa.float32())) for name in numeric]
+    return pa.schema(columns)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class DataSet:
+    """An opened data set. Sequences stay on disk, memory-mapped; the items' and users' tables are read when first asked for."""
+
+    def __init__(self, path: Path, manifest: Manifest):
+        self.path = path
+        self.manifest = manifest
+        self.num_rows = manifest.counts.rows
+
+    @classmethod
+    def open(cls, path: Path | str, verify: bool = True) -> DataSet:
+        """Reads the manifest, checks that every file is there with its size, and with `verify` its checksum too.
+
+        Raises DataError when there is no data set, or it is unfinished, damaged or of another format.
+        """
+        path = Path(path)
+        data = cls(path, read_manifest(path))
+        for file, size in data._files():
+            _check_size(file, size)
+        if verify:
+            data.verify()
+        return data
+
+    def verify(self, part: int = 0, parts: int = 1) -> None:
+        """Compares checksums of every `parts`-th file from file `part`: ranks may share the work. Raises DataError."""
+        for file, record in self._files()[part::parts]:
+            actual = _reading(file, lambda file=file: sha256_of(file))
+            if actual != record.sha256:
+                raise DataError(
+                    f"{file}: damaged: its sha256 is {actual}, the manifest says {record.sha256}; prepare the data set again"
+                )
+
+    def rows(self, indices: np.ndarray) -> Rows:
+        """The rows with these numbers, in the order given. A number may be given twice."""
+        wanted = np.asarray(indices, dtype=np.int64)
+        if len(wanted) and (wanted.min() < 0 or wanted.max() >= self.num_rows):
+            outside = wanted[(wanted < 0) | (wanted >= self.num_rows)][0]
+            raise IndexError(f"row {outside} of a data set with {self.num_rows} rows")
+        table = self._sequences[wanted.tolist()] if len(wanted) else schema(self.manifest.numeric).empty_table()
+        return self._unpacked(table)
+
+    def scan(self, batch_rows: int = 8192) -> Iterator[Rows]:
+        """All rows in order, `batch_rows` at a time."""
+        first = 0
+        for table in self._sequences.iter(batch_rows) if self.num_rows else ():
+            yield self._unpacked(table, first)
+            first += len(table)
+
+    def items(self) -> pa.Table:
+        """index, id, count (training events), and the item file's columns (title, ...), in index order."""
+        return self._tables[0]
+
+    def users(self) -> pa.Table:
+        """index, id, in index order."""
+        return self._tables[1]
+
+    def item_ids(self, indices: np.ndarray) -> list[str]:
+        return self.items()["id"].take(pa.array(np.asarray(indices, dtype=np.int64))).to_pylist()
+
+    def titles(self, indices: np.ndarray) -> list[str | None]:
+        """Titles, None where the item file has none or there is no such file."""
+        if "title" not in self.items().column_names:
+            return [None] * len(indices)
+        return self.items()["title"].take(pa.array(np.asarray(indices, dtype=np.int64))).to_pylist()
+
+    def user_index(self, ids: list[str]) -> np.ndarray:
+        """int64 [len(ids)] user index of each raw id, -1 where it is unknown."""
+        return _places(ids, self.users()["id"])
+
+    def item_index(self, ids: list[str]) -> np.ndarray:
+        """int64 [len(ids)] item index of each raw id, -1 where it is unknown; V and above: a cold item."""
+        return _places(ids, self.items()["id"])
+
+    def _files(self) -> list[tuple[Path, Shard]]:
+        shards = [(self.path / SEQUENCES / shard.name, shard) for shard in self.manifest.shards]
+        return shards + [(self.path / table.name, table) for table in self.manifest.tables]
+
+    @functools.cached_property
+    def _sequences(self) -> datasets.Dataset:
+        import datasets
+
+        parts = [_mapped(self.path / SEQUENCES / shard.name, shard.rows) for shard in self.manifest.shards]
+        return datasets.concatenate_datasets(parts).with_format("arrow")
+
+    @functools.cached_property
+    def _tables(self) -> tuple[pa.Table, pa.Table]:
+        items, users = (_reading(self.path / name, lambda name=name: pq.read_table(self.path / name)) for name in TABLES)
+        return items, users
+
+    def _unpacked(self, table: pa.Table, first: int | None = None) -> Rows:
+        lists = {name: table[name].combine_chunks() for name in table.column_names}
+        lengths = pc.list_value_length(lists["items"]).to_numpy(zero_copy_only=False)
+        flat = {name: lists[name].flatten().to_numpy() for name in table.column_names[3:]}
+        return Rows(
+            users=lists["user"].to_numpy(),
+            train_end=lists["train_end"].to_numpy(),
+            valid_end=lists["valid_end"].to_numpy(),
+            offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
+            items=flat["items"],
+            times=flat["times"],
+            events=flat["events"],
+            numeric={name: flat[NUMERIC_PREFIX + name] for name in self.manifest.numeric},
+            first=first,
+        )
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Raises DataError when there is none, or it is of another format, or its file names would lead elsewhere."""
+    file = path / MANIFEST
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: {_what_is_there(path)}") from None
+    except NotADirectoryError:
+        raise DataError(f"{path}: a data set is a directory; name the one that `attnrec prepare` wrote") from None
+    except OSError as error:
+        raise StorageError.of(error, f"reading {file}") from None
+    except ValueError as error:
+        raise DataError(f"{file}: damaged, it is not JSON ({error}); prepare the data set again") from None
+    version = tree.get("format_version") if isinstance(tree, dict) else None
+    if version != FORMAT_VERSION:
+        raise DataError(f"{file}: format version {version!r}, this program reads {FORMAT_VERSION}; prepare the data set again")
+    try:
+        manifest = build(Manifest, tree, str(file))
+    except ConfigError as error:
+        raise DataError(f"{error}\nThe manifest is damaged; prepare the data set again") from None
+    for record in manifest.shards + manifest.tables:
+        if not _NAME.fullmatch(record.name):
+            raise DataError(f"{file}: the file name {record.name!r} is refused: letters, digits, . _ - only, and no . in front")
+    return manifest
+
+
+def _what_is_there(path: Path) -> str:
+    if not path.exists():
+        return "no such data set; make it with `attnrec prepare CONFIG.yaml --output DIR`, or name its directory"
+    return (
+        f"not a data set, or an unfinished copy of one: {MANIFEST} is missing; make it with `attnrec prepare`, or copy it again"
+    )
+
+
+def _check_size(file: Path, record: Shard) -> None:
+    try:
+        size = file.stat().st_size
+    except FileNotFoundError:
+        raise DataError(f"{file}: missing, though the manifest lists it; copy it again, or prepare the data set again") from None
+    except OSError as error:
+        raise StorageError.of(error, f"reading {file}") from None
+    if size != record.bytes:
+        raise DataError(f"{file}: damaged: {size} bytes, the manifest says {record.bytes}; prepare the data set again")
+
+
+def _reading(file: Path, read: Any) -> Any:
+    try:
+        return read()
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{file}: damaged ({error}); prepare the data set again") from None
+    except OSError as error:
+        raise StorageError.of(error, f"reading {file}") from None
+
+
+def _mapped(file: Path, rows: int) -> datasets.Dataset:
+    import datasets
+
+    shard = _reading(file, lambda: datasets.Dataset.from_file(str(file)))
+    if len(shard) != rows:
+        raise DataError(f"{file}: damaged: {len(shard)} rows, the manifest says {rows}; prepare the data set again")
+    return shard
+
+
+def _places(ids: list[str], known: pa.ChunkedArray) -> np.ndarray:
+    found = pc.index_in(pa.array(ids, pa.string()), value_set=known.cast(pa.string()))
+    return found.fill_null(-1).to_numpy().astype(np.int64)

@@ -1,0 +1,106 @@
+"""DuckDB, the engine that runs the statements: a database on disk, a memory limit, a spill directory, errors in our words.
+
+Everything that is DuckDB's own sits here and in reading.py, so that another engine needs another adapter and no other statement.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from attnrec_dist.errors import ConfigError, InputError, StorageError
+from attnrec_dist.prepare.config import EngineSection
+from attnrec_dist.prepare.sql import text
+
+_DISK = ("No space left", "max_temp_directory_size", "Could not write", "Disk quota")
+
+
+class DuckEngine:
+    """Use as a context manager: the database closes on every way out."""
+
+    def __init__(self, config: EngineSection, scratch: Path):
+        self.limits = config
+        self.scratch = scratch
+        self.connection = duckdb.connect(
+            str(scratch / "work.duckdb"),
+            config={
+                "memory_limit": config.memory_limit,
+                "threads": config.threads or os.cpu_count() or 1,
+                "temp_directory": str(scratch / "spill"),
+                "preserve_insertion_order": False,
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+            },
+        )
+        self.run("SET TimeZone = 'UTC'")
+        self.run("SET enable_progress_bar = false")
+
+    def __enter__(self) -> DuckEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+
+    def run(self, statement: str) -> duckdb.DuckDBPyConnection:
+        """Executes one statement; the engine's errors become ours."""
+        try:
+            return self.connection.execute(statement)
+        except duckdb.Error as error:
+            raise self._translated(error) from None
+
+    def table(self, name: str, query: str) -> None:
+        """Keeps the result of a query on disk under a name; the query may read the table it replaces."""
+        self.run(f"CREATE TABLE next_{name} AS {query}")
+        self.run(f"DROP TABLE IF EXISTS {name}")
+        self.run(f"ALTER TABLE next_{name} RENAME TO {name}")
+
+    def view(self, name: str, query: str) -> None:
+        self.run(f"CREATE OR REPLACE TEMP VIEW {name} AS {query}")
+
+    def drop(self, *names: str) -> None:
+        for name in names:
+            self.run(f"DROP TABLE {name}")
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        try:
+            return self.run(query).fetchall()
+        except duckdb.Error as error:
+            raise self._translated(error) from None
+
+    def row(self, query: str) -> tuple[Any, ...]:
+        return self.rows(query)[0]
+
+    def ordered_batches(self, query: str, size: int = 65_536) -> Iterator[pa.RecordBatch]:
+        """The result of a query with ORDER BY, batch by batch.
+
+        Through `sql`, not `execute`: DuckDB 2.0 forgets the order in `execute(...).to_arrow_reader()` when it need not keep
+        the order of insertion and has two threads or more (measured; tests/unit/test_prepare_engine.py watches it).
+        """
+        try:
+            yield from self.connection.sql(query).to_arrow_reader(size)
+        except duckdb.Error as error:
+            raise self._translated(error) from None
+
+    def write_partitions(self, query: str, directory: Path, column: str) -> None:
+        """Rows as Parquet under directory/column=value/."""
+        self.run(f"COPY ({query}) TO {text(str(directory))} (FORMAT parquet, PARTITION_BY ({column}))")
+
+    def _translated(self, error: duckdb.Error) -> Exception:
+        message = str(error)
+        headline = message.partition("\n")[0]
+        if any(sign in message for sign in _DISK):
+            return StorageError(f"preparing in {self.scratch}: {headline}; free some space and run the same command again")
+        if isinstance(error, duckdb.OutOfMemoryException):
+            return ConfigError(f"engine.memory_limit {self.limits.memory_limit} is too small for this log ({headline}); raise it")
+        if isinstance(error, duckdb.InvalidInputException | duckdb.IOException | duckdb.ConversionException):
+            details = [line for line in message.splitlines()[:4] if line.strip() and "Possible" not in line]
+            file = [line.strip() for line in message.splitlines() if line.strip().startswith("file = ")]
+            return InputError(
+                f"the log cannot be read: {'; '.join([*details, *file])}. Mend the file, or set input.format, delimiter, quote"
+            )
+        return error

@@ -1,0 +1,118 @@
+"""The last step, the same for every engine: the rows of one shard, in any order -> sorted parallel lists -> an Arrow file.
+
+numpy and pyarrow only. Memory: one shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pds
+
+from attnrec_dist.data.shards import NUMERIC_PREFIX, Rows, schema
+from attnrec_dist.prepare.steps import TRAIN, VALIDATION, numbers
+
+ROWS_PER_BATCH = 1024  # of the Arrow file: small enough to gather from, large enough to read through
+
+
+@dataclass
+class Tally:
+    """Sums over all shards."""
+
+    rows: int = 0
+    train_events: int = 0
+    validation_events: int = 0
+    test_events: int = 0
+    users_without_train_events: int = 0
+    start_time: int = np.iinfo(np.int64).max
+    end_time: int = np.iinfo(np.int64).min
+
+    def add(self, rows: Rows) -> None:
+        lengths = np.diff(rows.offsets)
+        self.rows += len(rows)
+        self.train_events += int(rows.train_end.sum())
+        self.validation_events += int((rows.valid_end - rows.train_end).sum())
+        self.test_events += int((lengths - rows.valid_end).sum())
+        self.users_without_train_events += int((rows.train_end == 0).sum())
+        self.start_time = min(self.start_time, int(rows.times.min()))
+        self.end_time = max(self.end_time, int(rows.times.max()))
+
+
+class Fingerprint:
+    """sha256 of each logical column over all rows in order, then of these and the settings: no shard, no file leaves a trace.
+
+    Every value is hashed as little-endian bytes, a text as its length (uint32) and its UTF-8 bytes.
+    """
+
+    def __init__(self) -> None:
+        self.columns: dict[str, Any] = {}
+
+    def add_rows(self, rows: Rows) -> None:
+        self.add("length", np.diff(rows.offsets).astype("<i8"))
+        self.add("train_end", rows.train_end.astype("<i4"))
+        self.add("valid_end", rows.valid_end.astype("<i4"))
+        self.add("items", rows.items.astype("<i4"))
+        self.add("times", rows.times.astype("<i8"))
+        self.add("events", rows.events.astype("i1"))
+        for name, values in rows.numeric.items():
+            self.add(NUMERIC_PREFIX + name, values.astype("<f4"))
+
+    def add(self, column: str, values: np.ndarray) -> None:
+        self.columns.setdefault(column, hashlib.sha256()).update(np.ascontiguousarray(values).tobytes())
+
+    def add_texts(self, column: str, texts: list[str]) -> None:
+        coded = [each.encode() for each in texts]
+        joined = b"".join(len(each).to_bytes(4, "little") + each for each in coded)
+        self.columns.setdefault(column, hashlib.sha256()).update(joined)
+
+    def hexdigest(self, settings: dict[str, Any]) -> str:
+        columns = {name: hasher.hexdigest() for name, hasher in self.columns.items()}
+        canonical = json.dumps(
+            {"columns": columns, "settings": settings}, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+        )
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def read_shard(directory: Path, numeric: list[str]) -> Rows:
+    """Rows of whole users, sorted by user, time, item code, event, numbers; codes and parts turn into what the format has."""
+    table = pds.dataset(directory, format="parquet").to_table()
+    names = numbers(len(numeric))
+    columns = {name: table[name].to_numpy() for name in ["row_index", "item", "i", "us", "e", "part", *names]}
+    del table
+    order = np.lexsort([columns[name] for name in [*reversed(names), "e", "i", "us", "row_index"]])
+    columns = {name: values[order] for name, values in columns.items()}
+    users, starts = np.unique(columns["row_index"], return_index=True)
+    part = columns["part"]
+    return Rows(
+        users=users.astype(np.int64),
+        train_end=np.add.reduceat((part == TRAIN).astype(np.int32), starts, dtype=np.int32),
+        valid_end=np.add.reduceat((part <= VALIDATION).astype(np.int32), starts, dtype=np.int32),
+        offsets=np.append(starts, len(order)).astype(np.int64),
+        items=columns["item"].astype(np.int32),
+        times=columns["us"] // 1_000_000,
+        events=columns["e"].astype(np.int8),
+        numeric={name: columns[column].astype(np.float32) for name, column in zip(numeric, names, strict=True)},
+    )
+
+
+def write_shard(rows: Rows, path: Path) -> None:
+    """An Arrow stream, batches of ROWS_PER_BATCH rows."""
+    shape = schema(list(rows.numeric))
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, shape) as writer:
+        for start in range(0, len(rows), ROWS_PER_BATCH):
+            writer.write_batch(_batch(rows, start, min(start + ROWS_PER_BATCH, len(rows)), shape))
+
+
+def _batch(rows: Rows, start: int, stop: int, shape: pa.Schema) -> pa.RecordBatch:
+    first, last = rows.offsets[start], rows.offsets[stop]
+    offsets = pa.array((rows.offsets[start : stop + 1] - first).astype(np.int32))
+    flat = [rows.items, rows.times, rows.events, *rows.numeric.values()]
+    lists = [pa.ListArray.from_arrays(offsets, pa.array(values[first:last])) for values in flat]
+    plain = [pa.array(values[start:stop]) for values in (rows.users, rows.train_end, rows.valid_end)]
+    return pa.record_batch([*plain, *lists], schema=shape)

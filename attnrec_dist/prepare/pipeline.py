@@ -1,0 +1,182 @@
+"""The corridor from a raw log to a data set: read, clean, filter, split, number, write. Each step names its file.
+
+    reading.py   files -> rows of text           steps.py    the statements between      engine.py     who runs them (DuckDB)
+    cleaning.py  text -> values and reasons      writing.py  tables -> files           finish.py      one shard's rows -> lists
+    workplace.py  built aside, synced, renamed   report.py   what was left out, why    config.py      the keys
+
+Memory is bounded by engine.memory_limit and by one shard; the log itself is never held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from attnrec_dist.data.shards import Manifest, Split
+from attnrec_dist.errors import ConfigError, InputError
+from attnrec_dist.prepare import cleaning, reading, steps
+from attnrec_dist.prepare.config import MAX_EVENT_TYPES, PrepareConfig, moment
+from attnrec_dist.prepare.engine import DuckEngine
+from attnrec_dist.prepare.reading import Source, TextFormat
+from attnrec_dist.prepare.report import KEPT, READ, check_usable, day, summary
+from attnrec_dist.prepare.workplace import workplace
+from attnrec_dist.prepare.writing import Facts, Writer
+
+Progress = Callable[[str], None]
+
+
+def prepare(config: PrepareConfig, base_dir: Path, output: Path, progress: Progress = lambda _: None) -> Manifest:
+    """Writes the data set to `output` and returns its manifest; `base_dir` is where the config's relative paths start.
+
+    An existing data set is replaced once the new one is whole. Raises InputError, ConfigError, StorageError.
+    """
+    sources = open_log(config, base_dir)
+    item_file = open_item_file(config, base_dir)
+    with workplace(output) as place, DuckEngine(config.engine, place.scratch) as engine:
+        left_out = clean(engine, config, sources, progress)
+        types = encode(engine, config)
+        left_out["duplicate"] = drop_duplicates(engine, config)
+        split = filter_and_split(engine, config, left_out, progress)
+        number(engine, config)
+        manifest = Writer(engine, config, place, progress).write(Facts(types, split, left_out), item_file)
+        place.publish(manifest)
+    progress(f"wrote {output}, fingerprint {manifest.fingerprint[:16]}")
+    progress(summary(manifest))
+    return manifest
+
+
+def open_log(config: PrepareConfig, base_dir: Path) -> list[Source]:
+    """The log's files, their headers read and the needed columns found."""
+    log = config.input
+    files = reading.find_files(log.files, base_dir, "input.files")
+    layout = TextFormat(log.delimiter, log.quote, log.header, tuple(log.names))
+    sources = reading.inspect(files, log.format, layout)
+    reading.require_columns(sources, cleaning.wanted_keys(config))
+    return sources
+
+
+def open_item_file(config: PrepareConfig, base_dir: Path) -> list[Source]:
+    if config.items is None or not config.items.columns:
+        return []
+    files = reading.find_files([config.items.file], base_dir, "items.file")
+    sources = reading.inspect(files, "auto", TextFormat(config.items.delimiter, config.items.quote))
+    wanted = {"items.id": config.items.id} | {f"items.columns.{name}": column for name, column in config.items.columns.items()}
+    reading.require_columns(sources, wanted)
+    return sources
+
+
+def clean(engine: DuckEngine, config: PrepareConfig, sources: list[Source], progress: Progress) -> dict[str, int]:
+    """The one pass over the log: table `clean`, and the rows read and left out by reason."""
+    wanted = cleaning.wanted_columns(config)
+    engine.view("raw", " UNION ALL ".join(source.select(wanted) for source in sources))
+    engine.table("clean", cleaning.clean(config))
+    found = dict(engine.rows("SELECT reason, count(*) FROM clean GROUP BY reason"))
+    report = {READ: sum(found.values()), **{reason: found.get(reason, 0) for reason in cleaning.REASONS}}
+    progress(f"read {report[READ]:,} rows from {sum(len(source.files) for source in sources)} file(s)")
+    check_usable(config, report, sources, engine.rows)
+    return report
+
+
+def encode(engine: DuckEngine, config: PrepareConfig) -> list[str]:
+    """Table `events`: integers only. Returns the event types, in index order."""
+    column = config.columns.event
+    types: list[str] = []
+    if column is not None:
+        types = column.types or [name for (name,) in engine.rows(steps.event_types())]
+        if len(types) > MAX_EVENT_TYPES:
+            raise InputError(
+                f"column {column.name!r} holds {len(types):,} kinds of events, at most {MAX_EVENT_TYPES} fit, for example "
+                f"{', '.join(types[:5])}; is columns.event the right column? columns.event.types lists the ones to keep"
+            )
+    engine.table("user_codes", steps.user_codes())
+    engine.table("item_codes", steps.item_codes())
+    engine.table("events", steps.encoded(types, len(config.columns.numeric)))
+    engine.drop("clean")
+    return types
+
+
+def drop_duplicates(engine: DuckEngine, config: PrepareConfig) -> int:
+    """Returns how many rows went."""
+    if not config.filters.drop_duplicates:
+        return 0
+    before = count(engine)
+    engine.table("events", steps.distinct(len(config.columns.numeric)))
+    return before - count(engine)
+
+
+def filter_and_split(engine: DuckEngine, config: PrepareConfig, left_out: dict[str, int], progress: Progress) -> Split:
+    """Gives every event its part. Split by time, the core is sought in the training part alone; else in the whole log, first."""
+    before = count(engine)
+    if config.split.kind == "leave_one_out":
+        keep_core(engine, config, "true", progress)
+        split = Split(kind="leave_one_out", train_end=None, valid_end=None)
+        engine.table("events", steps.split_leave_one_out(len(config.columns.numeric)))
+    else:
+        split = cut_times(engine, config)
+        engine.table("events", steps.split_in_time(split.train_end or 0, split.valid_end or 0))
+        keep_core(engine, config, f"part = {steps.TRAIN}", progress)
+    left_out[cleaning.REASONS[-1]] = before - count(engine)
+    left_out[KEPT] = count(engine)
+    check_parts(engine, config, split)
+    return split
+
+
+def cut_times(engine: DuckEngine, config: PrepareConfig) -> Split:
+    """The two cuts: given as dates, or the times of the events at which the shares are reached (ties go to the later part)."""
+    asked = config.split
+    if asked.validation_from is not None and asked.test_from is not None:
+        zone = config.columns.timestamp.time_zone
+        train_end, valid_end = moment(asked.validation_from, zone), moment(asked.test_from, zone)
+        if train_end >= valid_end:
+            raise ConfigError(f"split.validation_from {asked.validation_from} is not before split.test_from {asked.test_from}")
+        return Split(kind="time", train_end=train_end, valid_end=valid_end)
+    total = count(engine)
+    beyond = engine.row("SELECT max(us) // 1000000 + 1 FROM events")[0]
+    positions = (round(asked.train * total), round((asked.train + asked.validation) * total))
+    cuts = [engine.row(steps.second_at(position))[0] for position in positions]
+    train_end, valid_end = (beyond if cut is None else cut for cut in cuts)
+    return Split(kind="time", train_end=train_end, valid_end=valid_end)
+
+
+def keep_core(engine: DuckEngine, config: PrepareConfig, among: str, progress: Progress) -> None:
+    """Iterated k-core: users by the items left, items by the users left, until the sets stand still (they only shrink)."""
+    filters = config.filters
+    if filters.min_item_events == 1 and filters.min_user_events == 1:
+        return
+    engine.table("core_items", f"SELECT DISTINCT i FROM events WHERE {among}")
+    previous: tuple[int, ...] = ()
+    for rounds in range(1, 10_000):
+        engine.table("core_users", steps.core_users(filters, among))
+        engine.table("core_items", steps.core_items(filters, among))
+        sizes = engine.row("SELECT (SELECT count(*) FROM core_users), (SELECT count(*) FROM core_items)")
+        if sizes == previous:
+            progress(f"core of {sizes[0]:,} users and {sizes[1]:,} items after {rounds} round(s)")
+            break
+        previous = sizes
+    engine.table("events", steps.in_core(among))
+
+
+def check_parts(engine: DuckEngine, config: PrepareConfig, split: Split) -> None:
+    """Raises InputError when nothing is left to train on."""
+    total, train = engine.row(f"SELECT count(*), count(*) FILTER (WHERE part = {steps.TRAIN}) FROM events")
+    if train:
+        return
+    core = f"min_item_events {config.filters.min_item_events} and min_user_events {config.filters.min_user_events}"
+    if split.train_end is None:
+        raise InputError(f"no event is left: filters.{core} are too high for this log; lower them")
+    first, last = engine.row("SELECT min(us) // 1000000, max(us) // 1000000 FROM events") if total else (None, None)
+    span = f"; events lie between {day(first)} and {day(last)}" if total else ""
+    raise InputError(
+        f"no training event is left before {day(split.train_end)} (UTC){span}; move split.validation_from, "
+        f"raise split.train, or lower filters.{core}"
+    )
+
+
+def number(engine: DuckEngine, config: PrepareConfig) -> None:
+    """Tables `catalogue` (items by number) and `row_codes` (users by row)."""
+    engine.table("catalogue", steps.catalogue(whole=config.split.kind == "leave_one_out"))
+    engine.table("row_codes", steps.rows())
+
+
+def count(engine: DuckEngine) -> int:
+    return int(engine.row("SELECT count(*) FROM events")[0])

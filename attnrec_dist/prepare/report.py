@@ -1,0 +1,108 @@
+"""What cleaning left out and what came in, as tables and as messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from attnrec_dist.data.shards import Manifest
+from attnrec_dist.errors import InputError
+from attnrec_dist.prepare.cleaning import REASONS, UNUSABLE, number_columns, offenders, wanted_columns
+from attnrec_dist.prepare.config import PrepareConfig
+from attnrec_dist.prepare.reading import Source
+
+READ, KEPT = "rows read", "events kept"
+
+_HINTS = {
+    "missing user": "is columns.user the right column?",
+    "missing item": "is columns.item the right column?",
+    "unreadable timestamp": "set columns.timestamp.unit (s, ms, us, iso), or columns.timestamp.format, for example '%d/%m/%Y'",
+    "bad number": "leave the column out of columns.numeric, or set columns.missing_numeric for empty values",
+    "unknown event": "check columns.event.types and columns.event.rename",
+    "out of bounds": "check filters.where",
+}
+
+
+def cleaning_table(cleaning: dict[str, int]) -> str:
+    """Lines "name  count  share of the rows read"; reasons that met no row are left out."""
+    total = max(cleaning[READ], 1)
+    shown = {name: count for name, count in cleaning.items() if count or name in (READ, KEPT)}
+    width = max(map(len, shown))
+    return "\n".join(f"  {name:<{width}}  {count:>13,}  {count / total:7.2%}" for name, count in shown.items())
+
+
+def summary(manifest: Manifest) -> str:
+    """The data set in a few lines, for people."""
+    counts = manifest.counts
+    cold = manifest.num_all_items - manifest.num_items
+    lines = [
+        cleaning_table(manifest.cleaning),
+        f"  {counts.rows:,} users ({counts.users_without_train_events:,} without training events), "
+        f"{manifest.num_items:,} items and {cold:,} cold ones, {day(manifest.start_time)} to {day(manifest.end_time)}",
+        f"  training {counts.train_events:,}  validation {counts.validation_events:,}  test {counts.test_events:,} events",
+    ]
+    if manifest.split.train_end is not None and manifest.split.valid_end is not None:
+        lines.append(f"  validation from {day(manifest.split.train_end)}, test from {day(manifest.split.valid_end)} (UTC)")
+    return "\n".join(lines)
+
+
+def day(second: int) -> str:
+    try:
+        return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return f"second {second}"
+
+
+def check_usable(config: PrepareConfig, cleaning: dict[str, int], sources: list[Source], rows: Callable[[str], list]) -> None:
+    """Raises InputError when too many rows are damaged or none is left, with the first offenders: file, row, column, value."""
+    total = cleaning[READ]
+    files = sum(len(source.files) for source in sources)
+    first = f"{sources[0].files[0]}" + (f" and {files - 1} more" if files > 1 else "")
+    if total == 0:
+        raise InputError(f"{first}: no rows below the header; is this the right file?")
+    bad = sum(cleaning.get(name, 0) for name in UNUSABLE)
+    left = total - sum(cleaning.get(name, 0) for name in REASONS)
+    if left > 0 and bad <= config.input.max_bad_share * total:
+        return
+    worst = max((name for name in REASONS if cleaning.get(name)), key=lambda name: cleaning[name])
+    what = (
+        "no row is left after cleaning"
+        if left == 0
+        else f"{bad:,} of {total:,} rows are unusable, more than input.max_bad_share {config.input.max_bad_share:g} allows"
+    )
+    examples = "\n".join(f"  {example}" for example in _examples(config, worst, sources, rows))
+    raise InputError(f"{first}: {what}\n{cleaning_table(cleaning)}\n{examples}\nMost are {worst}: {_HINTS[worst]}")
+
+
+def _examples(config: PrepareConfig, why: str, sources: list[Source], rows: Callable[[str], list], most: int = 3) -> list[str]:
+    """The first rows that a reason rules out, found by reading again, file by file. Rows are counted from 1 below the header."""
+    wanted = wanted_columns(config)
+    suspects = _suspects(config, why)
+    found: list[str] = []
+    for source in sources:
+        for file in source.files:
+            raw = f"(SELECT *, row_number() OVER () AS place FROM ({source.select(wanted, (file,))}) AS r)"
+            for (row,) in rows(f"{offenders(config, why, raw)} ORDER BY raw_row.place LIMIT {most - len(found)}"):
+                shown = ", ".join(f"column {wanted[name]!r} = {_shown(row[name])}" for name in suspects)
+                found.append(f"row {row['place']:,} of {file}: {shown}")
+            if len(found) >= most:
+                return found
+    return found
+
+
+def _suspects(config: PrepareConfig, why: str) -> list[str]:
+    """The columns that a reason is about, by their names in the statements."""
+    numbers = [f"n{place}" for place in range(len(number_columns(config)))]
+    known = {
+        "missing user": ["user_id"],
+        "missing item": ["item_id"],
+        "unreadable timestamp": ["stamp"],
+        "unknown event": ["event"],
+    }
+    return known.get(why, numbers)
+
+
+def _shown(value: str | None) -> str:
+    if value is None:
+        return "(empty)"
+    return repr(value if len(value) <= 60 else value[:57] + "...")

@@ -1,0 +1,132 @@
+"""Tables in the engine -> the files of a data set, a shard at a time, the fingerprint along the way."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from attnrec_dist.data.shards import FORMAT_VERSION, SEQUENCES, TABLES, Counts, Manifest, Shard, Split, sha256_of
+from attnrec_dist.errors import FaultError
+from attnrec_dist.prepare import steps
+from attnrec_dist.prepare.config import PrepareConfig
+from attnrec_dist.prepare.engine import DuckEngine
+from attnrec_dist.prepare.finish import Fingerprint, Tally, read_shard, write_shard
+from attnrec_dist.prepare.reading import Source
+from attnrec_dist.prepare.sql import identifier
+from attnrec_dist.prepare.workplace import Workplace
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the earlier steps found out and the manifest tells."""
+
+    event_types: list[str]
+    split: Split
+    cleaning: dict[str, int]
+
+
+class Writer:
+    def __init__(self, engine: DuckEngine, config: PrepareConfig, place: Workplace, progress: Callable[[str], None]):
+        self.engine = engine
+        self.config = config
+        self.place = place
+        self.progress = progress
+        self.fingerprint = Fingerprint()
+
+    def write(self, facts: Facts, item_file: list[Source]) -> Manifest:
+        """All files but the manifest, which this returns."""
+        shards, tally = self._sequences()
+        tables = [self._items(item_file), self._users()]
+        num_items, num_all_items = self.engine.row("SELECT count(*) FILTER (WHERE ranked), count(*) FROM catalogue")
+        return Manifest(
+            format_version=FORMAT_VERSION,
+            fingerprint=self.fingerprint.hexdigest(self._settings(facts, num_items)),
+            counts=Counts(
+                rows=tally.rows,
+                events=tally.train_events + tally.validation_events + tally.test_events,
+                train_events=tally.train_events,
+                validation_events=tally.validation_events,
+                test_events=tally.test_events,
+                users_without_train_events=tally.users_without_train_events,
+            ),
+            num_items=num_items,
+            num_all_items=num_all_items,
+            event_types=facts.event_types,
+            numeric=self.config.columns.numeric,
+            split=facts.split,
+            start_time=tally.start_time,
+            end_time=tally.end_time,
+            shards=shards,
+            tables=tables,
+            config=self.config.without_paths(),
+            cleaning=facts.cleaning,
+        )
+
+    def _settings(self, facts: Facts, num_items: int) -> dict[str, object]:
+        """What goes into the fingerprint beside the columns: names of columns in the log and of files do not."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "num_items": num_items,
+            "event_types": facts.event_types,
+            "numeric": self.config.columns.numeric,
+            "split": facts.split.model_dump(),
+            "filters": self.config.filters.model_dump(mode="json"),
+        }
+
+    def _sequences(self) -> tuple[list[Shard], Tally]:
+        users, events = self.engine.row("SELECT (SELECT count(*) FROM row_codes), (SELECT count(*) FROM events)")
+        wanted = -(-events // self.config.output.events_per_shard)
+        per_shard = -(-users // wanted)
+        parts = self.place.scratch / "rows"
+        self.engine.write_partitions(steps.sharded(len(self.config.columns.numeric), per_shard), parts, "shard")
+        self.engine.drop("events")
+        tally, shards = Tally(), []
+        for index in range(-(-users // per_shard)):
+            rows = read_shard(parts / f"shard={index}", self.config.columns.numeric)
+            path = self.place.building / SEQUENCES / f"part-{index:05}.arrow"
+            write_shard(rows, path)
+            shutil.rmtree(parts / f"shard={index}")
+            tally.add(rows)
+            self.fingerprint.add_rows(rows)
+            shards.append(_record(path, len(rows)))
+        if tally.rows != users:
+            raise FaultError(f"the engine gave {tally.rows} users where it had counted {users}; please report this")
+        self.progress(f"wrote {len(shards)} shard(s)")
+        return shards, tally
+
+    def _items(self, item_file: list[Source]) -> Shard:
+        names = sorted(self.config.items.columns) if self.config.items and item_file else []
+        if self.config.items and names:
+            columns = self.config.items.columns
+            wanted = {"id": self.config.items.id} | {name: columns[name] for name in names}
+            smallest = "".join(f", min({identifier(name)}) AS {identifier(name)}" for name in names)
+            self.engine.table("item_texts", f"SELECT id{smallest} FROM ({item_file[0].select(wanted)}) AS a GROUP BY id")
+        shape = [("index", pa.int32()), ("id", pa.string()), ("count", pa.int64()), *((name, pa.string()) for name in names)]
+        return self._table(TABLES[0], steps.item_texts(names), pa.schema(shape))
+
+    def _users(self) -> Shard:
+        return self._table(TABLES[1], steps.user_ids(), pa.schema([("index", pa.int64()), ("id", pa.string())]))
+
+    def _table(self, name: str, query: str, shape: pa.Schema) -> Shard:
+        """A Parquet file of an ordered query whose first column counts from 0. index, id and count go into the fingerprint."""
+        path: Path = self.place.building / name
+        rows = 0
+        with pq.ParquetWriter(path, shape, compression="zstd") as writer:
+            for batch in self.engine.ordered_batches(query):
+                if not batch.column(0).equals(pa.array(range(rows, rows + len(batch)), batch.column(0).type)):
+                    raise FaultError(f"the engine returned {name} out of order; please report this with your duckdb version")
+                writer.write_batch(batch.cast(shape))
+                self.fingerprint.add_texts(f"{name}/id", batch.column(1).to_pylist())
+                if "count" in shape.names:
+                    self.fingerprint.add(f"{name}/count", batch.column(2).to_numpy())
+                rows += len(batch)
+        return _record(path, rows)
+
+
+def _record(path: Path, rows: int) -> Shard:
+    return Shard(name=path.name, rows=rows, bytes=path.stat().st_size, sha256=sha256_of(path))
