@@ -1,0 +1,243 @@
+"""The command line: `attnrec COMMAND ...`. Nothing else reads argv; heavy imports happen inside the command that needs them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnrec_dist.errors import AttnrecError, ConfigError, ExitCode, FaultError, StorageError, UserError
+from attnrec_dist.settings import describe, parse_overrides, to_yaml
+
+if TYPE_CHECKING:
+    from attnrec_dist.run_dir import RunDir
+
+OVERRIDES = "--any.key VALUE overrides a key of the YAML file. All keys, with their defaults:\n\n"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0 done, 2 the user's mistake, 75 stopped on request, 1 a fault."""
+    parser = make_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if arguments.command is None:
+        parser.print_help()
+        return ExitCode.DONE
+    try:
+        if arguments.help:
+            arguments.parser.print_help()
+            print(arguments.keys(arguments), end="")
+            return ExitCode.DONE
+        return int(arguments.run(arguments, rest))
+    except AttnrecError as error:
+        if is_main_process() or isinstance(error, FaultError):
+            print(f"attnrec: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"attnrec: error: {StorageError.of(error, f'attnrec {arguments.command}')}", file=sys.stderr)
+        return ExitCode.FAULT
+    except KeyboardInterrupt:
+        print("attnrec: interrupted", file=sys.stderr)
+        return 130
+
+
+def is_main_process() -> bool:
+    """Before the processes of a job know one another, the launcher's RANK tells who speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="attnrec", description="Attention recommenders: prepare a log, train on any number of processes, evaluate, recommend."
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    prepare = _command(commands, "prepare", "raw log -> data set", prepare_command, prepare_keys)
+    prepare.add_argument("config", metavar="CONFIG.yaml", nargs="?", type=Path)
+    prepare.add_argument("--output", type=Path, help="where the data set goes, instead of output.dir")
+    prepare.add_argument("--input", nargs="+", help="the raw files, instead of input.files")
+    prepare.add_argument("--print_config", action="store_true", help="print the complete configuration and stop")
+
+    train = _command(commands, "train", "train on a data set; on a run directory that exists, go on", train_command, train_keys)
+    train.add_argument("config", metavar="CONFIG.yaml", nargs="?", type=Path)
+    train.add_argument("--run_dir", type=Path, help="where the run is kept (default: runs/ and the name of the YAML file)")
+    train.add_argument("--data", help="the data set, instead of data.path")
+    train.add_argument("--print_config", action="store_true", help="print the complete configuration and stop")
+
+    evaluate = _command(commands, "evaluate", "rank the whole catalogue, beside the baselines", evaluate_command, evaluation_keys)
+    evaluate.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
+    evaluate.add_argument("--split", choices=["validation", "test"], default="test")
+    evaluate.add_argument("--checkpoint", default="best", help="best, last, or a name such as step-00000100 (default: best)")
+    evaluate.add_argument("--data", help="the data set, instead of the run's data.path")
+    evaluate.add_argument("--output", type=Path, help="write the figures to this JSON file too")
+    evaluate.add_argument("--per_view", type=Path, help="write each customer's values to this Parquet file")
+
+    recommend = _command(commands, "recommend", "the best items for customers, to Parquet", recommend_command)
+    recommend.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
+    recommend.add_argument("--output", type=Path, help="the Parquet file to write (required)")
+    recommend.add_argument("--top_k", type=int, default=10, help="items a customer (default: 10)")
+    recommend.add_argument("--users", nargs="+", metavar="ID", help="these customers only; unknown ones get the trend and are marked")
+    recommend.add_argument("--users_file", type=Path, help="a text file with one customer id a line")
+    recommend.add_argument(
+        "--histories", type=Path, help="fresh histories instead of the data set's: CSV or Parquet with user, item, timestamp (unix s)"
+    )
+    recommend.add_argument("--exclude", type=Path, help="a text file with one item id a line, never recommended")
+    recommend.add_argument("--new_only", action="store_true", help="leave out what the customer already has")
+    recommend.add_argument("--checkpoint", default="best", help="best, last, or a name (default: best)")
+    recommend.add_argument("--data", help="the data set, instead of the run's data.path")
+    recommend.add_argument("--show", type=int, default=0, metavar="N", help="print histories and lists of N customers as well")
+
+    plot = _command(commands, "plot", "draw loss and metrics of a run to RUN_DIR/curves.png", plot_command)
+    plot.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
+    return parser
+
+
+def _command(commands: Any, name: str, text: str, run: Callable[..., int], keys: Callable[..., str] | None = None) -> Any:
+    command = commands.add_parser(name, help=text, description=text, add_help=False, allow_abbrev=False)
+    command.add_argument("-h", "--help", action="store_true", help="show this and every key")
+    command.set_defaults(run=run, parser=command, keys=keys or (lambda arguments: ""))
+    return command
+
+
+def _required(value: Any, name: str, command: str) -> Any:
+    if value is None:
+        raise ConfigError(f"{name} is missing; type attnrec {command} --help")
+    return value
+
+
+def _no_more(rest: list[str]) -> None:
+    if rest:
+        raise ConfigError(f"unknown argument {rest[0]!r}; --help lists what there is")
+
+
+# prepare
+
+
+def prepare_keys(arguments: argparse.Namespace) -> str:
+    from attnrec_dist.prepare.config import PrepareConfig
+
+    return "\n" + OVERRIDES + describe(PrepareConfig) + "\n"
+
+
+def prepare_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from attnrec_dist.prepare.config import PrepareConfig
+    from attnrec_dist.prepare.pipeline import prepare
+    from attnrec_dist.settings import apply_overrides, build, read_yaml
+
+    path = _required(arguments.config, "CONFIG.yaml", "prepare")
+    overrides = parse_overrides(rest)
+    if arguments.input:
+        overrides["input.files"] = [str(Path(each).absolute()) for each in arguments.input]
+    if arguments.output:
+        overrides["output.dir"] = str(arguments.output)
+    config = build(PrepareConfig, apply_overrides(read_yaml(path), overrides), str(path))
+    if arguments.print_config:
+        print(to_yaml(config), end="")
+        return ExitCode.DONE
+    prepare(config, path.parent, Path(config.output.dir), lambda text: print(text, file=sys.stderr, flush=True))
+    return ExitCode.DONE
+
+
+# train
+
+
+def train_keys(arguments: argparse.Namespace) -> str:
+    from attnrec_dist.losses import LOSSES
+    from attnrec_dist.models import MODELS
+    from attnrec_dist.run_config import RunConfig, run_config_class
+    from attnrec_dist.settings import read_yaml
+
+    if arguments.config is not None:
+        return "\n" + OVERRIDES + describe(run_config_class(read_yaml(arguments.config))) + "\n"
+    sections = [describe(RunConfig)]
+    for kind, registry in (("model", MODELS), ("loss", LOSSES)):
+        sections += [f"{kind} {name}:\n{describe(entry.Config, f'{kind}.')}" for name, entry in registry.items()]
+    return "\n" + OVERRIDES + "\n".join(sections) + "\n"
+
+
+def train_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from attnrec_dist.run_config import load_run_config
+    from attnrec_dist.run_dir import RunDir
+
+    path = _required(arguments.config, "CONFIG.yaml", "train")
+    overrides = parse_overrides(rest)
+    if arguments.data:
+        overrides["data.path"] = arguments.data
+    config = load_run_config(path, overrides)
+    if arguments.print_config:
+        print(to_yaml(config), end="")
+        return ExitCode.DONE
+    run_dir = RunDir(arguments.run_dir or Path("runs") / path.stem)
+    try:
+        return run_training(config, run_dir)
+    except BaseException as error:
+        if run_dir.locked:
+            state = "user_error" if isinstance(error, UserError) else "fault"
+            run_dir.write_status(state, int(run_dir.status()["step"]), str(error) or type(error).__name__)
+        raise
+
+
+def run_training(config: Any, run_dir: RunDir) -> int:
+    """Trains, and leaves the outcome in status.json, because exit codes do not survive a launcher."""
+    from attnrec_dist.engine.run import start
+    from attnrec_dist.engine.train import train
+
+    run = start(config, run_dir)
+    run.stop.listen()
+    code, progress = train(run)
+    if run.world.is_main:
+        if code == ExitCode.RUN_AGAIN:
+            reason = run.stop.reason or "a stop request to another process"
+            run_dir.write_status("stopped", progress.step, reason)
+            run.say(f"stopped at step {progress.step} ({reason}); the same command goes on from there")
+        else:
+            run_dir.write_status("done", progress.step, progress.finished)
+            run.say(f"done at step {progress.step}; next: attnrec evaluate {run_dir.path}")
+    run.strategy.close()
+    launched = "LOCAL_RANK" in os.environ
+    return ExitCode.DONE if launched else code
+
+
+# evaluate
+
+
+def evaluation_keys(arguments: argparse.Namespace) -> str:
+    from attnrec_dist.evaluation.evaluate import EvaluationConfig
+
+    return "\n" + OVERRIDES + describe(EvaluationConfig, "evaluation.") + "\n"
+
+
+def evaluate_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from attnrec_dist.engine.test import evaluate_run
+
+    run_dir = _required(arguments.run_dir, "RUN_DIR", "evaluate")
+    evaluate_run(run_dir, arguments, parse_overrides(rest))
+    return ExitCode.DONE
+
+
+# recommend and plot
+
+
+def recommend_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from attnrec_dist.inference.recommend import Request, write_recommendations
+
+    _no_more(rest)
+    run_dir = _required(arguments.run_dir, "RUN_DIR", "recommend")
+    _required(arguments.output, "--output FILE.parquet", "recommend")
+    keys = ("top_k", "users", "users_file", "histories", "exclude", "new_only", "checkpoint", "data", "show")
+    write_recommendations(run_dir, arguments.output, Request(**{key: getattr(arguments, key) for key in keys}))
+    return ExitCode.DONE
+
+
+def plot_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from attnrec_dist.evaluation.plots import curves
+    from attnrec_dist.run_dir import RunDir
+
+    _no_more(rest)
+    run_dir = RunDir.existing(_required(arguments.run_dir, "RUN_DIR", "plot"))
+    picture = run_dir.path / "curves.png"
+    curves(run_dir.metrics, picture)
+    print(picture)
+    return ExitCode.DONE

@@ -1,0 +1,49 @@
+"""The `data` section of a run's YAML: which data set, and how histories become samples."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from attnrec_dist.settings import Section
+
+
+class DataConfig(Section):
+    path: str = Field(description="the prepared data set, as written by `attnrec prepare`; --data overrides it")
+    basket: Literal["time", "none"] = Field(
+        "time", description="time: a user's events of one time are a set, predicted together; none: every event is on its own"
+    )
+    target_events: list[str] | None = Field(
+        None, description="event types that are predicted, such as [buy]; the others are only input; null: all"
+    )
+    max_length: int = Field(200, ge=1, description="tokens of a window; longer histories are cut, between baskets")
+    windows: Literal["all", "last"] = Field(
+        "all", description="all: every target is trained once an epoch; last: only what fits the last window of a history"
+    )
+    context: int | None = Field(
+        None, ge=0, description="tokens that a window repeats from the one before, without targets; null: half of max_length"
+    )
+    block_size: int = Field(1024, ge=1, description="samples that lie together in storage and are shuffled as one block")
+    shuffle_blocks: int | None = Field(
+        None, ge=1, description="blocks mixed with one another; null: all, a complete shuffle; fewer: reads stay local"
+    )
+    workers: int = Field(0, ge=0, description="loader processes for each training process; 0: read in the training process")
+    loader_timeout: float = Field(300.0, gt=0, description="seconds without a batch from a loader worker that end the run")
+    verify: bool = Field(True, description="compare every shard with its checksum before the start")
+
+    @model_validator(mode="after")
+    def _context_fits(self) -> DataConfig:
+        if self.context is not None and self.context >= self.max_length:
+            raise ValueError(f"context: {self.context} leaves no room in a window of max_length {self.max_length}")
+        return self
+
+    @property
+    def context_tokens(self) -> int:
+        return self.max_length // 2 if self.context is None else self.context
+
+    def samples_key(self) -> str:
+        """Changes when any key changes that decides which samples there are."""
+        parts = (self.basket, self.target_events, self.max_length, self.windows, self.context_tokens)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

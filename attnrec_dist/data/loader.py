@@ -1,0 +1,114 @@
+"""Reads the global batches of a run: step -> this rank's packed micro-batches. Steps are independent of one another.
+
+A torch DataLoader serves only as a pool of workers with a time-out: it is asked for steps, which are integers, so it neither
+shards, shuffles nor drops anything, and a run that goes on at step s simply asks for s first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from attnrec_dist.batch import SequenceBatch
+from attnrec_dist.data import order as order_of
+from attnrec_dist.data.config import DataConfig
+from attnrec_dist.data.order import Order
+from attnrec_dist.data.pack import Histories, pack, ranges
+from attnrec_dist.data.shards import DataSet
+from attnrec_dist.data.windows import END, FIRST_QUERY, START, STOP, SampleIndex, is_target, target_codes
+from attnrec_dist.errors import WorkerError
+
+
+@dataclass
+class GlobalBatch:
+    """One step's work of one rank."""
+
+    step: int
+    micro_batches: list[SequenceBatch]
+    target_weight: float  # of all ranks, known from the order: no collective
+    targets: int  # of this rank
+    tokens: int  # of this rank
+
+    def pin_memory(self) -> GlobalBatch:
+        self.micro_batches = [micro.pin_memory() for micro in self.micro_batches]
+        return self
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of every global batch is this process's, in micro-batches of at most `budget` tokens."""
+
+    rank: int
+    world: int
+    budget: int
+
+
+class Steps(Dataset[GlobalBatch]):
+    """steps[s] is this rank's share of global batch s; a pure function of s, so workers need no state."""
+
+    def __init__(self, data: DataSet, index: SampleIndex, config: DataConfig, order: Order, share: Share):
+        self.data, self.index, self.config, self.order, self.share = data, index, config, order, share
+        self.codes = target_codes(config, data.manifest.event_types)
+
+    def __getitem__(self, step: int) -> GlobalBatch:
+        ids = order_of.samples(self.order, step)
+        dealt = order_of.split(self.index.lengths(ids), self.share.world, self.share.budget)[self.share.rank]
+        micro_batches = [self.micro_batch(ids[places]) for places in dealt]
+        return GlobalBatch(
+            step=step,
+            micro_batches=micro_batches,
+            target_weight=float(self.index.queries(ids).sum()),
+            targets=sum(int((micro.target_weight > 0).sum()) for micro in micro_batches),
+            tokens=sum(micro.num_tokens for micro in micro_batches),
+        )
+
+    def micro_batch(self, ids: np.ndarray) -> SequenceBatch:
+        """The packed samples of these ids; stand-ins (PADDING) come last, as rows of one token and weight 0."""
+        real = ids[ids >= 0]
+        row = self.index.rows_of(real)
+        rows = self.data.rows(row)
+        window = self.index.windows[real].astype(np.int64)  # [B, 5]
+        sizes = window[:, END] - window[:, START]
+        token, _ = ranges(rows.offsets[:-1] + window[:, START], sizes)
+        events = rows.events[token]
+        pieces = Histories(
+            sample_ids=real,
+            users=row,
+            sizes=sizes,
+            inputs=window[:, STOP] - window[:, START],
+            first_query=window[:, FIRST_QUERY] - window[:, START],
+            items=rows.items[token],
+            times=rows.times[token],
+            columns={"event": events} | {name: column[token] for name, column in rows.numeric.items()},
+            is_target=is_target(events, self.codes),
+        )
+        return pack(pieces, self.config.basket, self.config.max_length, standins=int((ids < 0).sum()))
+
+
+def batches(steps: Steps, first: int, stop: int, device: torch.device) -> Iterator[GlobalBatch]:
+    """The global batches first, first + 1, ..., stop - 1, on the host; read ahead by workers where the config asks for them.
+
+    Raises WorkerError when a worker dies or is silent for longer than data.loader_timeout.
+    """
+    config = steps.config
+    loader = DataLoader(
+        steps,
+        sampler=range(first, stop),
+        batch_size=None,
+        num_workers=config.workers,
+        timeout=config.loader_timeout if config.workers else 0,
+        pin_memory=device.type == "cuda",
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "worker" in str(error):
+            raise WorkerError(
+                f"a loader worker failed ({str(error).splitlines()[0]}); run the same command again to go on from the last "
+                "checkpoint, with --data.workers 0 if it happens again (out of memory is the usual cause)"
+            ) from None
+        raise

@@ -1,0 +1,94 @@
+"""Packs pieces of histories into a SequenceBatch: all rows at once with numpy, no loop over users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from attnrec_dist.batch import PADDING, SequenceBatch
+from attnrec_dist.data.windows import basket_starts
+
+
+@dataclass
+class Histories:
+    """Packed pieces of histories, in time order. A piece holds its input tokens and, behind them, those of its last target."""
+
+    sample_ids: np.ndarray  # int64 [B]
+    users: np.ndarray  # int64 [B]
+    sizes: np.ndarray  # int64 [B] tokens of each piece
+    inputs: np.ndarray  # int64 [B] how many of them are input
+    first_query: np.ndarray  # int64 [B] the place from which baskets are queries
+    items: np.ndarray  # int32 [T']
+    times: np.ndarray  # int64 [T']
+    columns: dict[str, np.ndarray]  # {"event": int8 [T'], ...}
+    is_target: np.ndarray  # bool [T'] may be predicted
+
+
+def ranges(starts: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The concatenation of starts[b] + [0, sizes[b]), with the b of each element. int64 [sum(sizes)] each."""
+    row = np.repeat(np.arange(len(sizes)), sizes)
+    return np.repeat(starts - (np.cumsum(sizes) - sizes), sizes) + np.arange(len(row)), row
+
+
+def pack(pieces: Histories, basket: str, max_length: int, standins: int = 0, query_times: np.ndarray | None = None) -> SequenceBatch:
+    """The batch of these pieces, followed by `standins` rows of one token and weight 0.
+
+    Where `query_times` [B] is given the batch asks for a forecast: one query a row, at its last basket, without targets.
+    """
+    place, row = ranges(np.zeros(len(pieces.sizes), np.int64), pieces.sizes)
+    new_basket = basket_starts(pieces.times, row, basket)
+    basket_of = np.cumsum(new_basket) - 1  # [T'] basket of a token, counted over the whole batch
+    first_token = np.flatnonzero(new_basket)  # [baskets]
+    is_input = place < pieces.inputs[row]
+    keep = is_input & _thinned(place, pieces.inputs[row], max_length)
+
+    input_sizes = np.bincount(row[keep], minlength=len(pieces.sizes))
+    first_basket = basket_of[np.minimum(np.cumsum(pieces.sizes) - pieces.sizes, len(row) - 1)] if len(row) else np.empty(0, np.int64)
+    last_token = np.full(len(first_token), -1)  # of each basket, counted among the kept tokens
+    last_token[basket_of[keep]] = np.arange(int(keep.sum()))
+
+    if query_times is None:
+        previous = basket_of - 1
+        asks = (previous >= first_basket[row]) & pieces.is_target
+        asks &= place[first_token[np.maximum(previous, 0)]] >= pieces.first_query[row]
+        query_baskets, target_query = np.unique(previous[asks], return_inverse=True)
+        targets = pieces.items[asks]
+        weight = 1.0 / np.bincount(target_query, minlength=len(query_baskets))[target_query]
+        asked_at = pieces.times[first_token[query_baskets + 1]] if len(query_baskets) else np.empty(0, np.int64)
+    else:
+        query_baskets = basket_of[np.cumsum(pieces.sizes) - 1]
+        target_query, targets, weight = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
+        asked_at = query_times
+
+    tokens = int(keep.sum())
+    extra = np.arange(standins)
+    columns = {name: np.concatenate([column[keep], np.zeros(standins, column.dtype)]) for name, column in pieces.columns.items()}
+    return SequenceBatch(
+        sample_ids=_long(pieces.sample_ids, np.full(standins, PADDING)),
+        users=_long(pieces.users, np.full(standins, PADDING)),
+        items=_long(pieces.items[keep], 0 * extra),
+        times=_long(pieces.times[keep], 0 * extra),
+        baskets=_long((basket_of - first_basket[row])[keep], 0 * extra),
+        offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(np.append(input_sizes, 1 + 0 * extra))]).astype(np.int32)),
+        queries=_long(last_token[query_baskets], tokens + extra),
+        query_times=_long(asked_at, 0 * extra),
+        targets=_long(targets, 0 * extra),
+        target_query=_long(target_query, len(query_baskets) + extra),
+        target_weight=torch.from_numpy(np.append(weight, 0.0 * extra).astype(np.float32)),
+        max_length=int(max(input_sizes.max(initial=0), min(standins, 1))),
+        singletons=len(np.unique(basket_of[keep])) == tokens,
+        events={name: torch.from_numpy(column) for name, column in columns.items()},
+    )
+
+
+def _thinned(place: np.ndarray, inputs: np.ndarray, max_length: int) -> np.ndarray:
+    """Keeps everything, but of a piece with more than max_length input tokens an even choice of max_length. bool [T']."""
+    kept_before = place * max_length // np.maximum(inputs, 1)
+    kept_with = (place + 1) * max_length // np.maximum(inputs, 1)
+    return (inputs <= max_length) | (kept_with > kept_before)
+
+
+def _long(*parts: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(parts).astype(np.int64))

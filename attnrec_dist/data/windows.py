@@ -1,0 +1,177 @@
+"""Cuts training histories into windows: the samples of a run, numbered through a prefix sum of windows a row.
+
+A window is a run of whole baskets of at most `max_length` tokens. Its queries are those of its baskets that have a target
+and were no query of an earlier window; what stands before the first of them is context. So every target is trained
+exactly once an epoch. Rows without a target have no window. A single basket longer than a window is thinned evenly.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from attnrec_dist.data.config import DataConfig
+from attnrec_dist.data.shards import DataSet, Rows
+from attnrec_dist.errors import DataError, StorageError
+
+# the columns of a window, all int32: its tokens [start, stop) and where its last target basket ends, counted from the row's
+# first token; the token from which baskets are queries; how many queries there are
+START, STOP, END, FIRST_QUERY, QUERIES = range(5)
+
+
+@dataclass(frozen=True)
+class SampleIndex:
+    """All samples of a training part; memory-mapped, so the processes of a machine share it."""
+
+    row_windows: np.ndarray  # int64 [rows + 1], prefix sum
+    windows: np.ndarray  # int32 [samples, 5]
+    max_length: int
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def rows_of(self, samples: np.ndarray) -> np.ndarray:
+        """The row (user) of each sample, int64."""
+        return np.searchsorted(self.row_windows, samples, side="right") - 1
+
+    def lengths(self, samples: np.ndarray) -> np.ndarray:
+        """Tokens of each sample, int64; a stand-in (sample < 0) has one."""
+        windows = self.windows[np.maximum(samples, 0)]
+        return np.where(samples < 0, 1, np.minimum(windows[:, STOP] - windows[:, START], self.max_length)).astype(np.int64)
+
+    def queries(self, samples: np.ndarray) -> np.ndarray:
+        """Queries of each sample, so the weight of its targets, int64; a stand-in has none."""
+        return np.where(samples < 0, 0, self.windows[np.maximum(samples, 0), QUERIES]).astype(np.int64)
+
+
+def basket_starts(times: np.ndarray, rows: np.ndarray, basket: str) -> np.ndarray:
+    """True where a token begins a basket, bool [T]; `rows` tells the tokens of one row from those of the next."""
+    if basket == "none" or len(times) == 0:
+        return np.ones(len(times), bool)
+    return np.concatenate([[True], (times[1:] != times[:-1]) | (rows[1:] != rows[:-1])])
+
+
+def is_target(events: np.ndarray, target_codes: np.ndarray | None) -> np.ndarray:
+    """True where an event may be predicted, bool [T]."""
+    return np.ones(len(events), bool) if target_codes is None else np.isin(events, target_codes)
+
+
+def target_codes(config: DataConfig, event_types: list[str]) -> np.ndarray | None:
+    """The codes of `data.target_events`, or None for all. Raises DataError for a type that the data set lacks."""
+    if config.target_events is None:
+        return None
+    unknown = [name for name in config.target_events if name not in event_types]
+    if unknown:
+        known = ", ".join(event_types) or "no event types (prepare names none in columns.event)"
+        raise DataError(f"data.target_events: {', '.join(unknown)} is not in the data set, which has {known}")
+    return np.array([event_types.index(name) for name in config.target_events])
+
+
+def open_index(data: DataSet, config: DataConfig, directory: Path) -> SampleIndex | None:
+    """The index stored in `directory`, or None when there is none for this data set and these keys."""
+    base = directory / _name(data, config)
+    try:
+        row_windows = np.load(base.with_suffix(".rows.npy"), mmap_mode="r")
+        windows = np.load(base.with_suffix(".windows.npy"), mmap_mode="r")
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    return SampleIndex(row_windows, windows, config.max_length)
+
+
+def build_index(data: DataSet, config: DataConfig, directory: Path) -> None:
+    """Reads the training part once and stores its windows, unless they are there already. Called by one process of the job."""
+    if open_index(data, config, directory) is not None:
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    base = directory / _name(data, config)
+    codes = target_codes(config, data.manifest.event_types)
+    counts = np.zeros(data.num_rows + 1, np.int64)
+    chunks: list[np.ndarray] = []
+    for rows in data.scan():
+        row_of, windows = windows_of(rows, config, codes)
+        chunks.append(windows)
+        first = rows.first or 0
+        counts[first + 1 : first + 1 + len(rows.users)] = np.bincount(row_of, minlength=len(rows.users))
+    windows = np.concatenate(chunks) if chunks else np.empty((0, 5), np.int32)
+    if not len(windows):
+        raise DataError(
+            f"{data.path}: no customer has a training target (two baskets at least, "
+            f"data.basket={config.basket}, data.target_events={config.target_events})"
+        )
+    _store(base.with_suffix(".windows.npy"), windows)
+    _store(base.with_suffix(".rows.npy"), np.cumsum(counts))
+
+
+def _name(data: DataSet, config: DataConfig) -> str:
+    return f"samples-{data.manifest.fingerprint[:16]}-{config.samples_key()}"
+
+
+def _store(path: Path, array: np.ndarray) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            np.save(file, array)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise StorageError.of(error, f"storing the sample index {path.name}") from None
+
+
+def windows_of(rows: Rows, config: DataConfig, codes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """The windows of these rows' training parts: (place of the row among them [n], windows [n, 5]), in row order."""
+    in_training, row, place = training_tokens(rows)
+    times, events = rows.times[in_training], rows.events[in_training]
+    starts = np.flatnonzero(basket_starts(times, row, config.basket))  # [baskets]
+    basket_row = row[starts]
+    has_target = np.maximum.reduceat(is_target(events, codes), starts) if len(starts) else np.empty(0, bool)
+    ends = place[np.append(starts[1:], len(row)) - 1] + 1 if len(starts) else np.empty(0, np.int64)  # in the row
+    result_rows, result = [], []
+    edges = np.searchsorted(basket_row, np.arange(len(rows.users) + 1))
+    for index in range(len(rows.users)):
+        first, last = edges[index], edges[index + 1]
+        if last - first > 1:
+            for window in _cut(ends[first:last], has_target[first:last], config):
+                result_rows.append(index)
+                result.append(window)
+    return np.array(result_rows, np.int64), np.array(result, np.int32).reshape(-1, 5)
+
+
+def training_tokens(rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which tokens are in the training part (index [T']), their row [T'] and their place in it [T']."""
+    sizes = rows.train_end.astype(np.int64)
+    row = np.repeat(np.arange(len(sizes)), sizes)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return rows.offsets[row] + place, row, place
+
+
+def _cut(ends: np.ndarray, has_target: np.ndarray, config: DataConfig) -> Iterable[tuple[int, int, int, int, int]]:
+    """Windows of one row with baskets [k] that end at token ends[k]; basket k is a query when basket k + 1 has a target."""
+    starts = np.concatenate([[0], ends[:-1]])
+    queries = np.flatnonzero(has_target[1:])
+    if not len(queries):
+        return
+    last = int(queries[-1])
+    if ends[last] <= config.max_length:  # by far the most rows: one window holds it all
+        yield 0, int(ends[last]), int(ends[last + 1]), int(starts[queries[0]]), len(queries)
+        return
+    if config.windows == "last":
+        first = min(int(np.searchsorted(starts, ends[last] - config.max_length)), last)
+        inside = queries[queries >= first]
+        yield int(starts[first]), int(ends[last]), int(ends[last + 1]), int(starts[inside[0]]), len(inside)
+        return
+    done = 0
+    while done < len(queries):
+        query = int(queries[done])
+        context = min(config.context_tokens, max(0, config.max_length - int(ends[query] - starts[query])))
+        first = min(int(np.searchsorted(starts, starts[query] - context)), query)
+        fitting = queries[done:][ends[queries[done:]] <= starts[first] + config.max_length]
+        count = max(1, len(fitting))
+        final = int(queries[done + count - 1])
+        yield int(starts[first]), int(ends[final]), int(ends[final + 1]), int(starts[query]), count
+        done += count

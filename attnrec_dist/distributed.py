@@ -1,0 +1,126 @@
+"""The processes of a job: who we are, what we add up, how we agree. A job of one process is the same code without the network.
+
+Every method of World that talks to others is a collective: all ranks call it, in the same order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from attnrec_dist import errors
+from attnrec_dist.errors import AttnrecError, FaultError, PeerError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place in the job."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @classmethod
+    def current(cls, device: torch.device) -> World:
+        """The world that torch.distributed was initialised with, or a world of one."""
+        if dist.is_available() and dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size(), device)
+        return cls(device=device)
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The elementwise sum over all ranks; the argument stays as it is."""
+        if self.size == 1:
+            return values
+        total = values.clone()
+        _collective(lambda: dist.all_reduce(total), "adding up")
+        return total
+
+    def any(self, flag: bool) -> bool:
+        """True on every rank when it is true on one."""
+        return bool(self.sum(torch.tensor([float(flag)], device=self.device)).item() > 0)
+
+    def barrier(self) -> None:
+        self.any(False)
+
+    def gather(self, values: np.ndarray) -> list[np.ndarray]:
+        """Each rank's int64 [n_r] array, on every rank, in rank order; lengths may differ."""
+        if self.size == 1:
+            return [values]
+        mine = torch.from_numpy(np.ascontiguousarray(values, np.int64)).to(self.device)
+        sizes = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.size)]
+        size = torch.tensor([len(mine)], device=self.device)
+        _collective(lambda: dist.all_gather(sizes, size), "gathering sizes")
+        longest = max(int(each) for each in sizes)
+        padded = torch.zeros(longest, dtype=torch.int64, device=self.device)
+        padded[: len(mine)] = mine
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        _collective(lambda: dist.all_gather(parts, padded), "gathering")
+        return [part[: int(size)].cpu().numpy() for part, size in zip(parts, sizes)]
+
+    def share(self, value: Any) -> Any:
+        """Rank 0's value on every rank; it travels as JSON, never as a pickle."""
+        if self.size == 1:
+            return value
+        text = np.frombuffer(json.dumps(value).encode() if self.is_main else b"", np.uint8).astype(np.int64)
+        return json.loads(self.gather(text)[0].astype(np.uint8).tobytes())
+
+    def on_main(self, function: Callable[[], Any]) -> Any:
+        """Runs on rank 0 and gives its (JSON) result to all; an error of rank 0 is raised on every rank."""
+        return self.share(self._checked(function if self.is_main else lambda: None, self._from_main))
+
+    def together(self, function: Callable[[], Any]) -> Any:
+        """Runs on every rank; where it fails on one, all raise that rank's error instead of waiting for it."""
+        return self._checked(function, self._from_any)
+
+    def _checked(self, function: Callable[[], Any], gather: Callable[[str], list[str]]) -> Any:
+        failure, result = "", None
+        try:
+            result = function()
+        except AttnrecError as error:
+            if self.size == 1:
+                raise
+            failure = json.dumps([type(error).__name__, str(error)])
+        for text in gather(failure):
+            if text:
+                kind, message = json.loads(text)
+                raise _rebuilt(kind, message)
+        return result
+
+    def _from_main(self, failure: str) -> list[str]:
+        return [self.share(failure)]
+
+    def _from_any(self, failure: str) -> list[str]:
+        if self.size == 1:
+            return []
+        mine = np.frombuffer(failure.encode(), np.uint8).astype(np.int64)
+        return [part.astype(np.uint8).tobytes().decode() for part in self.gather(mine)]
+
+
+def _rebuilt(kind: str, message: str) -> AttnrecError:
+    """The error of another rank, of the same class; FaultError where the class is not known here."""
+    found = getattr(errors, kind, FaultError)
+    error: AttnrecError = found.__new__(found)
+    error.args = (message,)
+    return error
+
+
+def _collective(call: Callable[[], Any], doing: str) -> None:
+    try:
+        call()
+    except RuntimeError as error:
+        rank = dist.get_rank() if dist.is_initialized() else "?"
+        raise PeerError(
+            f"rank {rank} lost another process of the job while {doing} ({str(error).splitlines()[0]}); look for the first "
+            "error in the other ranks' output, then run the same command again to go on from the last checkpoint"
+        ) from None

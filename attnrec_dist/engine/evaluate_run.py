@@ -1,0 +1,1 @@
+"""`attnrec evaluate`: a run against the baselines."""

@@ -1,0 +1,217 @@
+"""A run put together: configuration, processes, data, directory. `start` meets every mistake of the user's before any training."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from attnrec_dist.batch import DataSpec
+from attnrec_dist.data.loader import GlobalBatch, Share, Steps
+from attnrec_dist.data.order import Order
+from attnrec_dist.data.shards import DataSet
+from attnrec_dist.data.views import Views, find_views
+from attnrec_dist.data.windows import build_index, open_index
+from attnrec_dist.distributed import World
+from attnrec_dist.engine.checkpoint import Progress
+from attnrec_dist.engine.preemption import StopRequest
+from attnrec_dist.engine.strategy import Strategy
+from attnrec_dist.engine.tracking import Metrics, ProgressBar
+from attnrec_dist.errors import ConfigError, FaultError, RunDirError
+from attnrec_dist.evaluation.evaluate import evaluate
+from attnrec_dist.losses import build_loss
+from attnrec_dist.models import build_model
+from attnrec_dist.run_dir import RunDir, write_whole
+from attnrec_dist.settings import read_yaml, to_yaml
+
+if TYPE_CHECKING:
+    from attnrec_dist.run_config import RunConfig
+
+# keys that a resumed run may change; all others decide what the run computes and are frozen (docs/resume.md)
+FREE_SECTIONS = ("checkpoint.", "tracking.")
+FREE_KEYS = (
+    "data.path",
+    "data.workers",
+    "data.loader_timeout",
+    "data.verify",
+    "optimizer.lr",
+    "optimizer.weight_decay",
+    "optimizer.schedule",
+    "optimizer.warmup_steps",
+    "optimizer.min_lr_ratio",
+    "optimizer.clip_norm",
+    "train.max_epochs",
+    "train.max_steps",
+    "train.micro_batch_tokens",
+    "train.threads",
+    "train.timeout",
+    "evaluation.patience",
+    "evaluation.baselines",
+)
+
+
+@dataclass
+class Run:
+    """Everything the loop needs; the methods are its questions, so that it reads as prose."""
+
+    config: RunConfig
+    run_dir: RunDir
+    strategy: Strategy
+    world: World
+    data: DataSet
+    steps: Steps
+    views: Views
+    metrics: Metrics
+    stop: StopRequest
+    max_steps: int
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree on with the run that loads it."""
+        return {"data fingerprint": self.data.manifest.fingerprint, "model": self.config.model.name}
+
+    def build_model_and_loss(self) -> tuple[nn.Module, nn.Module]:
+        return build_model(self.config.model, data_spec(self.data, self.config)), build_loss(self.config.loss)
+
+    def say(self, text: str) -> None:
+        if self.world.is_main:
+            print(text, file=sys.stderr, flush=True)
+
+    def log(self, progress: Progress, loss: Tensor, rate: float, batch: GlobalBatch) -> None:
+        epoch = round(progress.step / self.steps.order.steps_per_epoch, 4)
+        self.metrics.log(
+            progress.step, epoch=epoch, loss=loss, learning_rate=rate, tokens=batch.tokens, seconds=round(progress.seconds, 3)
+        )
+
+    def look_due(self, step: int) -> bool:
+        """Whether losses and stop requests are read off the device at this step."""
+        return step % self.config.tracking.log_every == 0 or step == self.max_steps or self.evaluation_due(step)
+
+    def evaluation_due(self, step: int) -> bool:
+        return step % self.evaluation_steps == 0 or step == self.max_steps
+
+    @property
+    def evaluation_steps(self) -> int:
+        config = self.config.evaluation
+        return config.every_steps or max(1, round(config.every_epochs * self.steps.order.steps_per_epoch))
+
+    def checkpoint_due(self, progress: Progress) -> bool:
+        every = self.config.checkpoint.every_steps or self.evaluation_steps
+        return progress.step % every == 0 or progress.step == self.max_steps or bool(progress.finished)
+
+    def finished(self, progress: Progress) -> bool:
+        return progress.step >= self.max_steps or bool(progress.finished)
+
+    def validate(self, objective: nn.Module, progress: Progress, bar: ProgressBar) -> bool:
+        """Evaluates on the validation part and takes it to the books; True when it is the best so far."""
+        config = self.config.evaluation
+        if not len(self.views):
+            return False
+        result = evaluate(objective.model, self.views, config, self.world)  # type: ignore[arg-type]
+        values = result.flat()
+        self.metrics.log(progress.step, **{f"eval/{name}": value for name, value in values.items()})
+        self.metrics.flush()
+        value = values[config.metric]
+        improved = progress.best_value is None or value > progress.best_value
+        if improved:
+            progress.best_value, progress.best_step, progress.evaluations_without_gain = value, progress.step, 0
+        else:
+            progress.evaluations_without_gain += 1
+            if config.patience is not None and progress.evaluations_without_gain >= config.patience:
+                progress.finished = (
+                    f"{config.metric} has not risen for {config.patience} evaluations; best {progress.best_value:.4f} "
+                    f"at step {progress.best_step}"
+                )
+        bar.say(f"step {progress.step}  validation {config.metric} {value:.4f}{'  best so far' if improved else ''}")
+        return improved
+
+
+def start(config: RunConfig, run_dir: RunDir) -> Run:
+    """Joins the job, claims the run directory, opens and checks the data. Raises UserError on every rank alike."""
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    strategy = Strategy(config.train.precision, config.train.timeout)
+    world = strategy.world
+    if config.train.global_batch_size < world.size:
+        raise ConfigError(
+            f"train.global_batch_size: {config.train.global_batch_size} samples cannot be dealt to {world.size} processes; "
+            f"type --train.global_batch_size {world.size} or more"
+        )
+    world.on_main(lambda: claim(run_dir, config))
+    data = open_data(config, world)
+    world.on_main(lambda: build_index(data, config.data, run_dir.index))
+    index = open_index(data, config.data, run_dir.index)
+    if index is None:
+        raise FaultError(f"{run_dir.index}: rank {world.rank} cannot see the sample index; is the directory shared between the nodes?")
+    train = config.train
+    order = Order(
+        data.manifest.fingerprint, train.seed, len(index), train.global_batch_size, config.data.block_size, config.data.shuffle_blocks
+    )
+    return Run(
+        config=config,
+        run_dir=run_dir,
+        strategy=strategy,
+        world=world,
+        data=data,
+        steps=Steps(data, index, config.data, order, Share(world.rank, world.size, train.micro_batch_tokens)),
+        views=find_views(data, config.data, "validation"),
+        metrics=Metrics(run_dir.metrics, config.tracking.tensorboard, world.is_main),
+        stop=StopRequest(),
+        max_steps=min(train.max_steps or sys.maxsize, (train.max_epochs or sys.maxsize) * order.steps_per_epoch),
+    )
+
+
+def open_data(config: RunConfig, world: World) -> DataSet:
+    """The data set, its shards' checksums compared by all ranks together, each its share."""
+
+    def opened() -> DataSet:
+        data = DataSet.open(Path(config.data.path), verify=False)
+        if config.data.verify:
+            data.verify(world.rank, world.size)
+        return data
+
+    result: DataSet = world.together(opened)
+    return result
+
+
+def data_spec(data: DataSet, config: RunConfig) -> DataSpec:
+    return DataSpec(data.manifest.num_items, config.data.max_length, tuple(data.manifest.event_types))
+
+
+def claim(run_dir: RunDir, config: RunConfig) -> None:
+    """Makes or reopens the run directory, locks it, and refuses a configuration that would make another run of it."""
+    run_dir.create()
+    run_dir.lock()
+    if run_dir.config.exists():
+        refuse_changes(run_dir, config)
+    write_whole(run_dir.config, to_yaml(config))
+
+
+def refuse_changes(run_dir: RunDir, config: RunConfig) -> None:
+    """Raises RunDirError naming each frozen key that differs from what the directory was started with."""
+    before, now = flatten(read_yaml(run_dir.config)), flatten(config.model_dump(mode="json"))
+    changed = [
+        f"{key}: was {before.get(key)!r}, now {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and key not in FREE_KEYS and not key.startswith(FREE_SECTIONS)
+    ]
+    if changed:
+        raise RunDirError(
+            f"{run_dir.path}: holds a run that was started with another configuration; choose another --run_dir, or set back:\n  "
+            + "\n  ".join(changed)
+        )
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"train": {"seed": 1}} -> {"train.seed": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

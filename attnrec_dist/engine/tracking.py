@@ -1,0 +1,139 @@
+"""What a run tells: metrics.jsonl, TensorBoard (extra), and a progress bar, or plain lines where there is no terminal. Rank 0 only."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import sys
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from torch import Tensor
+
+from attnrec_dist.errors import FaultError, MissingExtraError, StorageError
+from attnrec_dist.run_dir import write_whole
+from attnrec_dist.settings import Section
+
+PLAIN_LINE_SECONDS = 10.0
+
+
+class TrackingConfig(Section):
+    tensorboard: bool = Field(False, description="write TensorBoard files into the run directory (extra: tensorboard)")
+    log_every: int = Field(10, ge=1, description="steps between looks at the losses and at stop requests; every step is logged")
+
+
+class Metrics:
+    """One JSON object a line. Values may be tensors on the device: they are read when lines are written, not before."""
+
+    def __init__(self, path: Path, tensorboard: bool, active: bool):
+        self.path, self.active = path, active
+        self._waiting: list[dict[str, Any]] = []
+        self._board = _summary_writer(path.parent / "tensorboard") if active and tensorboard else None
+
+    def cut_back(self, step: int) -> None:
+        """Drops what was logged after the step that a resumed run starts from."""
+        if not self.active or not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except (ValueError, KeyError):  # the last line of a killed run may be half a line
+                break
+        write_whole(self.path, "".join(kept))
+
+    def log(self, step: int, **values: Any) -> None:
+        self._waiting.append({"step": step, **values})
+
+    def flush(self) -> None:
+        """Writes the waiting lines. Raises FaultError at the first loss that is not finite."""
+        lines = [{key: value.item() if isinstance(value, Tensor) else value for key, value in line.items()} for line in self._waiting]
+        self._waiting = []
+        if self.active and lines:
+            try:
+                with open(self.path, "a", encoding="utf-8") as file:
+                    file.write("".join(json.dumps(line) + "\n" for line in lines))
+            except OSError as error:
+                raise StorageError.of(error, f"writing {self.path}") from None
+            self._to_board(lines)
+        for line in lines:
+            if not math.isfinite(line.get("loss", 0.0)):
+                raise FaultError(
+                    f"the loss of step {line['step']} is {line['loss']}; the newest checkpoint is from before it: "
+                    "lower --optimizer.lr or set --optimizer.clip_norm 1.0, and run again"
+                )
+
+    def _to_board(self, lines: list[dict[str, Any]]) -> None:
+        if self._board is None:
+            return
+        for line in lines:
+            for key, value in line.items():
+                if key != "step" and isinstance(value, int | float):
+                    self._board.add_scalar(key if "/" in key else f"train/{key}", value, line["step"])
+        self._board.flush()
+
+
+def _summary_writer(directory: Path) -> Any:
+    try:
+        module = importlib.import_module("torch.utils.tensorboard")
+    except ImportError:
+        raise MissingExtraError("tensorboard", "tensorboard", "tracking.tensorboard") from None
+    return module.SummaryWriter(str(directory))
+
+
+class ProgressBar(AbstractContextManager["ProgressBar"]):
+    """Loss, targets/s and time left, on stderr."""
+
+    def __init__(self, first: int, total: int, active: bool):
+        self.first, self.total, self.active = first, total, active
+        self._bar: Any = None
+        self._task: Any = None
+        self._started = self._last_line = time.monotonic()
+        self._targets = 0
+
+    def __enter__(self) -> ProgressBar:
+        if self.active and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("training", total=self.total, completed=self.first, note="")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, step: int, loss: float, targets: int) -> None:
+        """`targets` were trained by all ranks since the last call."""
+        self._targets += targets
+        now = time.monotonic()
+        note = f"loss {loss:.4f}  {self._targets / max(now - self._started, 1e-9):,.0f} targets/s"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, note=note)
+        elif self.active and (now - self._last_line > PLAIN_LINE_SECONDS or step == self.total):
+            left = (now - self._started) / max(step - self.first, 1) * (self.total - step)
+            self.say(f"step {step}/{self.total}  {note}  {left:.0f} s left")
+            self._last_line = now
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar where there is one."""
+        if not self.active:
+            return
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)

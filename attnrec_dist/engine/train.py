@@ -1,0 +1,148 @@
+"""The training loop: one global batch after another, from wherever the last attempt ended."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from attnrec_dist.batch import PADDING
+from attnrec_dist.data.loader import GlobalBatch, batches
+from attnrec_dist.data.order import derive_key
+from attnrec_dist.engine import checkpoint
+from attnrec_dist.engine.checkpoint import Progress
+from attnrec_dist.engine.optim import learning_rate, make_optimizer, set_learning_rate
+from attnrec_dist.engine.run import Run
+from attnrec_dist.engine.strategy import Strategy
+from attnrec_dist.engine.tracking import ProgressBar
+from attnrec_dist.errors import ExitCode
+from attnrec_dist.run_dir import verify
+from attnrec_dist.settings import Section
+
+
+class TrainConfig(Section):
+    max_epochs: int | None = Field(10, ge=1, description="epochs to train at most; null: only max_steps counts")
+    max_steps: int | None = Field(None, ge=1, description="steps to train at most; null: only max_epochs counts")
+    global_batch_size: int = Field(128, ge=1, description="samples of one step, over all processes and accumulation")
+    micro_batch_tokens: int = Field(
+        16384, ge=1, description="tokens that one forward may hold, long rows counted dearer; more are accumulated"
+    )
+    precision: Literal["fp32", "bf16", "fp64"] = Field("fp32", description="bf16: autocast, weights stay fp32; fp64: for tests")
+    seed: int = Field(0, description="of initial weights, order and dropout")
+    threads: int | None = Field(None, ge=1, description="CPU threads of a process; null: torch's choice")
+    timeout: float = Field(1800.0, gt=0, description="seconds after which a process that waits for another gives up")
+
+
+def train(run: Run) -> tuple[ExitCode, Progress]:
+    """Train to the last step, a stop request or a fault; a restart goes on where this ended (promises 3, 4, 7)."""
+    wrapped, optimizer = build(run)
+    objective = run.strategy.unwrap(wrapped)
+    progress = restore(run, objective, optimizer)
+    if run.finished(progress):
+        run.say(f"nothing left to do: {progress.finished or f'step {progress.step} of {run.max_steps} is done'}")
+        return ExitCode.DONE, progress
+    run.strategy.warm_up(wrapped, run.steps.micro_batch(torch.tensor([PADDING]).numpy()))
+    started, targets = time.monotonic() - progress.seconds, 0
+    with ProgressBar(progress.step, run.max_steps, run.world.is_main) as bar:
+        for batch in batches(run.steps, progress.step, run.max_steps, run.world.device):
+            rate = learning_rate(run.config.optimizer, progress.step, run.max_steps)
+            set_learning_rate(optimizer, rate)
+            loss, stop = train_step(run, wrapped, optimizer, batch)
+            progress.step += 1
+            progress.seconds = time.monotonic() - started
+            targets += batch.targets * run.world.size
+            run.log(progress, loss, rate, batch)
+            look = run.look_due(progress.step)
+            stopping = look and stop.item() > 0  # added up over ranks: all leave at the same step
+            if look:
+                run.metrics.flush()
+                bar.show(progress.step, loss.item(), targets)
+                targets = 0
+            improved = run.evaluation_due(progress.step) and run.validate(objective, progress, bar)
+            if stopping or improved or run.checkpoint_due(progress):
+                save(run, progress, objective, optimizer)
+            if progress.finished:
+                bar.say(f"stopped: {progress.finished}")
+                break
+            if stopping:
+                return ExitCode.RUN_AGAIN, progress
+    return ExitCode.DONE, progress
+
+
+def train_step(run: Run, wrapped: nn.Module, optimizer: torch.optim.Optimizer, batch: GlobalBatch) -> tuple[Tensor, Tensor]:
+    """One update from one global batch: (loss per unit of target weight over all ranks, number of ranks asked to stop).
+
+    Both stay on the device. They travel together, in the step's only collective beside the gradients'.
+    """
+    strategy = run.strategy
+    wrapped.train()
+    total = torch.zeros((), dtype=strategy.loss_dtype, device=run.world.device)
+    for place, micro in enumerate(batch.micro_batches):
+        seed_generators(run.config.train.seed, batch.step, place, run.world.rank)
+        with strategy.no_sync(wrapped, last=place + 1 == len(batch.micro_batches)):
+            loss_sum, _ = wrapped(micro.to(run.world.device))
+            strategy.backward(loss_sum, batch.target_weight)
+        total += loss_sum.detach()
+    strategy.clip(wrapped, run.config.optimizer.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    asked = torch.full_like(total, float(run.stop.requested))
+    summed = run.world.sum(torch.stack([total, asked]))
+    return summed[0] / batch.target_weight, summed[1]
+
+
+def seed_generators(*place: int) -> None:
+    """Whatever is random in a micro-batch depends on (seed, step, micro-batch, rank) alone; no generator state is ever stored."""
+    torch.manual_seed(int(derive_key("dropout", *place)[0] >> 1))
+
+
+def build(run: Run) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The wrapped objective with its initial weights, equal on all ranks, and its optimizer."""
+    torch.manual_seed(run.config.train.seed)
+    wrapped = run.strategy.wrap(Objective(*run.build_model_and_loss()))
+    return wrapped, make_optimizer(run.strategy.unwrap(wrapped), run.config.optimizer)
+
+
+class Objective(nn.Module):
+    """Model and loss as one module, so that whatever wraps it sees every use of every weight."""
+
+    def __init__(self, model: nn.Module, loss: nn.Module):
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, batch):  # type: ignore[no-untyped-def]
+        """(sum of weighted losses, sum of weights) of a micro-batch: scalars."""
+        return self.loss(self.model(batch), batch, self.model.table)
+
+
+def restore(run: Run, objective: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+    """Goes back to the newest complete checkpoint, on every rank; a fresh run begins at step 0."""
+    found = run.world.on_main(lambda: checkpoint.newest(run.run_dir).name if checkpoint.newest(run.run_dir) else "")
+    progress = Progress()
+    if found:
+        path = run.run_dir.checkpoints / found
+        run.world.on_main(lambda: verify(path, run.identity))
+        progress = checkpoint.load(path, objective, optimizer)
+        run.say(f"going on from step {progress.step} ({path.name})")
+    run.metrics.cut_back(progress.step)
+    return progress
+
+
+def save(run: Run, progress: Progress, objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """A checkpoint of this step, and the links to the last and the best one; where rank 0 fails, all ranks do."""
+    run.metrics.flush()
+
+    def write() -> None:
+        path = checkpoint.save(run.run_dir, progress, objective, optimizer, run.identity)
+        checkpoint.link(run.run_dir, "last", path)
+        if progress.best_step == progress.step or progress.best_value is None:
+            checkpoint.link(run.run_dir, "best", path)
+        checkpoint.prune(run.run_dir, run.config.checkpoint.keep, progress.best_step)
+        run.run_dir.write_status("running", progress.step)
+
+    run.world.on_main(write)
+
+

@@ -1,0 +1,1 @@
+"""A trained model put to use: loading it, recommending with it."""

@@ -1,0 +1,130 @@
+"""Histories to recommend for: those of the data set, or fresh ones from a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from attnrec_dist.data.pack import ranges
+from attnrec_dist.data.shards import DataSet
+from attnrec_dist.errors import InputError
+
+COLUMNS = ("user", "item", "timestamp")
+
+
+@dataclass
+class CustomerHistories:
+    """Packed histories of some customers, in time order. B customers, S events."""
+
+    names: list[str]  # [B] raw ids
+    users: np.ndarray  # int64 [B] index in the data set, -1 for unknown customers
+    row: np.ndarray  # int64 [S] ascending
+    items: np.ndarray  # int64 [S]
+    times: np.ndarray  # int64 [S] unix seconds
+    columns: dict[str, np.ndarray]  # {"event": int8 [S], numeric columns: float32 [S]}
+
+    def known_only(self, num_items: int) -> CustomerHistories:
+        """Without the events of items that a model cannot know."""
+        return self._where((self.items >= 0) & (self.items < num_items))
+
+    def part(self, first: int, stop: int) -> CustomerHistories:
+        inside = self._where((self.row >= first) & (self.row < stop))
+        return CustomerHistories(
+            self.names[first:stop], self.users[first:stop], inside.row - first, inside.items, inside.times, inside.columns
+        )
+
+    def of(self, names: list[str]) -> CustomerHistories:
+        """These customers only, in this order; those without events have an empty history."""
+        place = {name: index for index, name in enumerate(self.names)}
+        chosen = np.array([place.get(name, -1) for name in names], np.int64)
+        starts = np.searchsorted(self.row, chosen)
+        sizes = np.where(chosen >= 0, np.searchsorted(self.row, chosen, side="right") - starts, 0)
+        token, row = ranges(starts, sizes)
+        users = np.where(chosen >= 0, self.users[chosen], -1) if len(self.users) else np.full(len(names), -1)
+        columns = {name: column[token] for name, column in self.columns.items()}
+        return CustomerHistories(names, users, row, self.items[token], self.times[token], columns)
+
+    def _where(self, keep: np.ndarray) -> CustomerHistories:
+        columns = {name: column[keep] for name, column in self.columns.items()}
+        return CustomerHistories(self.names, self.users, self.row[keep], self.items[keep], self.times[keep], columns)
+
+
+def stored_histories(data: DataSet, names: list[str] | None) -> CustomerHistories:
+    """All events of these customers, or of all customers, from the data set; unknown customers have an empty history."""
+    if names is None:
+        names = data.users()["id"].to_pylist()
+    users = data.user_index(names)
+    known = users >= 0
+    rows = data.rows(users[known])
+    row = np.repeat(np.flatnonzero(known), np.diff(rows.offsets))
+    histories = CustomerHistories(names, users, row, rows.items.astype(np.int64), rows.times, {"event": rows.events, **rows.numeric})
+    return histories.known_only(data.manifest.num_items)
+
+
+def read_histories(path: Path, data: DataSet) -> CustomerHistories:
+    """Fresh histories from a CSV, TSV or Parquet file with columns user, item, timestamp (unix seconds) and, optionally, event."""
+    table = _read_table(path)
+    missing = [name for name in COLUMNS if name not in table.column_names]
+    if missing:
+        raise InputError(f"{path}: lacks the column {', '.join(missing)}; it has {', '.join(table.column_names)}")
+    try:
+        times = table["timestamp"].cast(pa.int64()).to_numpy()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(f"{path}: column timestamp must hold unix seconds: {error}") from None
+    user_ids = np.array(table["user"].cast(pa.string()).fill_null("").to_pylist(), dtype=object)
+    items = data.item_index(table["item"].cast(pa.string()).to_pylist())
+    names, row = np.unique(user_ids, return_inverse=True)
+    columns = {"event": _event_codes(path, table, data)}
+    order = np.lexsort((items, times, row))
+    histories = CustomerHistories(
+        [str(name) for name in names],
+        data.user_index([str(name) for name in names]),
+        row[order],
+        items[order],
+        times[order],
+        {name: column[order] for name, column in columns.items()},
+    )
+    return histories.known_only(data.manifest.num_items)
+
+
+def _event_codes(path: Path, table: pa.Table, data: DataSet) -> np.ndarray:
+    types = data.manifest.event_types
+    if "event" not in table.column_names or not types:
+        return np.zeros(len(table), np.int8)
+    names = table["event"].cast(pa.string()).to_pylist()
+    unknown = sorted({str(name) for name in names} - set(types))
+    if unknown:
+        raise InputError(f"{path}: column event holds {', '.join(unknown[:5])}; the data set knows {', '.join(types)}")
+    return np.array([types.index(name) for name in names], np.int8)
+
+
+def _read_table(path: Path) -> pa.Table:
+    try:
+        if path.suffix == ".parquet":
+            return pq.read_table(path)
+        text = {name: pa.string() for name in ("user", "item", "event")}
+        delimiter = "\t" if path.suffix == ".tsv" else ","
+        return pa_csv.read_csv(
+            path,
+            parse_options=pa_csv.ParseOptions(delimiter=delimiter),
+            convert_options=pa_csv.ConvertOptions(column_types=text),
+        )
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+
+
+def read_lines(path: Path, option: str) -> list[str]:
+    """The lines of a text file, empty ones left out. Raises InputError."""
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line]
+    except FileNotFoundError:
+        raise InputError(f"{option} {path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{option} {path}: cannot be read as text: {error}") from None

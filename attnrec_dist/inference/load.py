@@ -1,0 +1,84 @@
+"""Loads a trained model with the data set that it was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attnrec_dist.batch import DataSpec, SequenceBatch
+from attnrec_dist.data.config import DataConfig
+from attnrec_dist.data.shards import DataSet
+from attnrec_dist.errors import CheckpointError, RunDirError
+from attnrec_dist.models import build_model, model_config_class
+from attnrec_dist.run_dir import MARKER, RunDir, read_weights
+from attnrec_dist.settings import build, read_yaml
+
+
+@dataclass
+class TrainedModel:
+    """A model with its weights, on a device, ready to score; and what it was trained on."""
+
+    run_dir: RunDir
+    checkpoint: Path
+    config: DataConfig
+    tree: dict[str, Any]  # the run's whole configuration
+    data: DataSet
+    model: nn.Module
+    device: torch.device
+
+
+def load_model(path: Path, checkpoint: str = "best", data: str | None = None, device: torch.device | None = None) -> TrainedModel:
+    """The model of a run directory. Raises RunDirError, CheckpointError or DataError.
+
+    `data` stands in for the run's `data.path`, where the data set has moved; one with another fingerprint is refused.
+    """
+    run_dir = RunDir.existing(path)
+    where = str(run_dir.config)
+    tree = read_yaml(run_dir.config)
+    sections = tree.get("data"), tree.get("model")
+    if not all(isinstance(section, dict) for section in sections):
+        raise RunDirError(f"{where}: lacks the sections data and model, so it is no run of `attnrec train`")
+    config = build(DataConfig, {**tree["data"], **({"path": data} if data else {})}, where)
+    model_config = build(model_config_class(tree["model"].get("name")), tree["model"], where)
+    data_set = DataSet.open(Path(config.path), verify=False)
+    folder = run_dir.checkpoint(checkpoint)
+    trained_on = read_marker(folder).get("data fingerprint")
+    if trained_on != data_set.manifest.fingerprint:
+        raise CheckpointError(
+            f"{folder}: was trained on the data set {trained_on}, but {config.path} is {data_set.manifest.fingerprint}; "
+            "name the right one with --data"
+        )
+    manifest = data_set.manifest
+    model = build_model(model_config, DataSpec(manifest.num_items, config.max_length, tuple(manifest.event_types)))
+    weights = read_weights(folder)
+    if next(iter(weights.values())).dtype == torch.float64:
+        model = model.double()
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder}: its weights do not fit the model of {where}: {str(error).splitlines()[-1].strip()}") from None
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return TrainedModel(run_dir, folder, config, tree, data_set, model.to(device).eval(), device)
+
+
+def read_marker(checkpoint: Path) -> dict[str, Any]:
+    import json
+
+    try:
+        marker: dict[str, Any] = json.loads((checkpoint / MARKER).read_text())
+    except (OSError, ValueError):
+        raise CheckpointError(f"{checkpoint}: its {MARKER} cannot be read; name another with --checkpoint") from None
+    return marker
+
+
+@torch.inference_mode()
+def score(model: nn.Module, batch: SequenceBatch, device: torch.device) -> Tensor:
+    """Scores of the whole catalogue for each query, [P, V], in the model's type."""
+    batch = batch.to(device)
+    hidden = model(batch).hidden.index_select(0, batch.queries)
+    scores: Tensor = model.table.logits(hidden)  # type: ignore[union-attr,operator]
+    return scores

@@ -1,0 +1,220 @@
+"""The best items for customers of the data set, or for fresh histories: from Python, and to Parquet.
+
+Known customers are served with all their events, whatever part they are in. Customers without any known event get the
+trend (what was bought in the last days of the log) and are marked so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from attnrec_dist.data.shards import DataSet
+from attnrec_dist.data.views import forecast_batch
+from attnrec_dist.data.windows import is_target, target_codes
+from attnrec_dist.errors import ConfigError, StorageError
+from attnrec_dist.inference.histories import CustomerHistories, read_histories, read_lines, stored_histories
+from attnrec_dist.inference.load import TrainedModel, load_model, score
+from attnrec_dist.ops.top_k import top_k
+
+CUSTOMERS_AT_ONCE = 256
+SCORES_HELD = 2**25
+TREND_SECONDS = 14 * 86_400
+MODEL, TREND = "model", "trend"
+
+
+@dataclass
+class Request:
+    """What `attnrec recommend` was asked for."""
+
+    top_k: int = 10
+    users: list[str] | None = None
+    users_file: Path | None = None
+    histories: Path | None = None
+    exclude: Path | None = None
+    new_only: bool = False
+    checkpoint: str = "best"
+    data: str | None = None
+    show: int = 0
+
+
+@dataclass
+class Recommendation:
+    """One item of one customer's list."""
+
+    rank: int
+    item: str
+    title: str | None
+    score: float
+    source: str  # "model" or, for customers without history, "trend"
+
+
+@dataclass
+class Recommender:
+    """`load(RUN_DIR)`: a trained model that answers questions."""
+
+    trained: TrainedModel
+    _trend: list[np.ndarray] = field(default_factory=list)
+
+    def recommend(
+        self,
+        history: Sequence[str] = (),
+        top_k: int = 10,
+        times: Sequence[int] | None = None,
+        exclude: Sequence[str] = (),
+        new_only: bool = False,
+    ) -> list[Recommendation]:
+        """The best items after a history of raw item ids, oldest first.
+
+        `times` (unix seconds, one an item) tell baskets apart; without them every item is a basket of its own. Items that the
+        model does not know are left out of the history; where none is left, the list is the trend.
+        """
+        if times is not None and len(times) != len(history):
+            raise ConfigError(f"times has {len(times)} entries, history {len(history)}: give one for each item")
+        items = self.trained.data.item_index(list(history))
+        stamps = np.arange(len(items)) if times is None else np.asarray(times, np.int64)
+        histories = CustomerHistories(["the customer"], np.array([-1]), np.zeros(len(items), np.int64), items, stamps, {})
+        barred = self.known_items(exclude)
+        lists = next(iter(self.lists(histories.known_only(self.num_items), top_k, barred, new_only)))
+        return lists[0]
+
+    @property
+    def num_items(self) -> int:
+        return self.trained.data.manifest.num_items
+
+    def known_items(self, ids: Sequence[str]) -> np.ndarray:
+        """Indices of those ids that are in the catalogue, int64."""
+        items = self.trained.data.item_index(list(ids))
+        return items[(items >= 0) & (items < self.num_items)]
+
+    def lists(self, histories: CustomerHistories, k: int, barred: np.ndarray, new_only: bool) -> Iterator[list[list[Recommendation]]]:
+        """Recommendations of each customer, in order, some customers at a time."""
+        step = max(1, min(CUSTOMERS_AT_ONCE, SCORES_HELD // self.num_items))
+        for first in range(0, len(histories.names), step):
+            part = histories.part(first, first + step)
+            scores, ids, has_history = self._best(part, k, barred, new_only)
+            yield [self._list(scores[row], ids[row], bool(has_history[row])) for row in range(len(part.names))]
+
+    def _best(self, part: CustomerHistories, k: int, barred: np.ndarray, new_only: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        count = len(part.names)
+        has_history = np.bincount(part.row, minlength=count) > 0
+        scores = torch.from_numpy(self.trend()).repeat(count, 1)
+        if has_history.any():
+            place = np.cumsum(has_history) - 1  # rows of the batch are the customers with a history
+            history = {"item": part.items, "time": part.times, **part.columns}
+            history.setdefault("event", np.zeros(len(part.items), np.int8))
+            users = part.users[has_history]
+            now = np.array([part.times[part.row == row].max() + 1 for row in np.flatnonzero(has_history)])
+            batch = forecast_batch(users, place[part.row], history, self.trained.config, now)
+            scores = scores.to(torch.promote_types(torch.float32, self.dtype))
+            scores[torch.from_numpy(has_history)] = score(self.trained.model, batch, self.trained.device).cpu().to(scores.dtype)
+        exclude_items = [np.tile(barred, count)]
+        exclude_rows = [np.repeat(np.arange(count), len(barred))]
+        if new_only:
+            bought = self._is_target(part)
+            exclude_items.append(part.items[bought])
+            exclude_rows.append(part.row[bought])
+        exclude = tuple(torch.from_numpy(np.concatenate(each).astype(np.int64)) for each in (exclude_items, exclude_rows))
+        best, ids = top_k(scores, k, exclude)  # type: ignore[arg-type]
+        return best.numpy(), ids.numpy(), has_history
+
+    def _is_target(self, part: CustomerHistories) -> np.ndarray:
+        if "event" not in part.columns:
+            return np.ones(len(part.items), bool)
+        return is_target(part.columns["event"], target_codes(self.trained.config, self.trained.data.manifest.event_types))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.trained.model.parameters()).dtype
+
+    def _list(self, scores: np.ndarray, ids: np.ndarray, has_history: bool) -> list[Recommendation]:
+        data, kept = self.trained.data, ids[ids >= 0]
+        names, titles = data.item_ids(kept), data.titles(kept)
+        source = MODEL if has_history else TREND
+        return [
+            Recommendation(place + 1, name, title, float(value), source)
+            for place, (name, title, value) in enumerate(zip(names, titles, scores))
+        ]
+
+    def trend(self) -> np.ndarray:
+        """Share of each item among the events of the log's last 14 days, float32 [V]; read once."""
+        if not self._trend:
+            self._trend.append(recent_popularity(self.trained.data))
+        return self._trend[0]
+
+
+def recent_popularity(data: DataSet) -> np.ndarray:
+    counts = np.zeros(data.manifest.num_items, np.int64)
+    for rows in data.scan():
+        recent = (rows.times > data.manifest.end_time - TREND_SECONDS) & (rows.items < len(counts))
+        counts += np.bincount(rows.items[recent], minlength=len(counts))
+    return (counts / max(1, counts.sum())).astype(np.float32)
+
+
+def load(run_dir: str | Path, checkpoint: str = "best", data: str | None = None) -> Recommender:
+    """The trained model of a run directory, ready to recommend."""
+    return Recommender(load_model(Path(run_dir), checkpoint, data))
+
+
+def write_recommendations(run_dir: Path, output: Path, request: Request) -> None:
+    """`attnrec recommend`: a Parquet file with user, known, rank, item, title, score and source; whole or absent."""
+    if request.top_k < 1:
+        raise ConfigError(f"--top_k {request.top_k}: at least 1 is needed")
+    recommender = load(run_dir, request.checkpoint, request.data)
+    histories = wanted_histories(recommender.trained.data, request)
+    barred = recommender.known_items(read_lines(request.exclude, "--exclude") if request.exclude else [])
+    partial = output.with_name(f".{output.name}.partial")
+    schema = pa.schema(
+        [("user", pa.string()), ("rank", pa.int32()), ("item", pa.string()), ("title", pa.string())]
+        + [("score", pa.float32()), ("source", pa.string())]
+    )
+    first = 0
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with pq.ParquetWriter(partial, schema) as writer:
+            for lists in recommender.lists(histories, request.top_k, barred, request.new_only):
+                names = histories.names[first : first + len(lists)]
+                writer.write_table(_as_table(names, lists, schema))
+                for place, (name, best) in enumerate(zip(names, lists), start=first):
+                    if place < request.show:
+                        print(described(name, histories.part(place, place + 1), recommender.trained.data, best[:5]))
+                first += len(lists)
+        partial.replace(output)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise StorageError.of(error, f"writing {output}") from None
+    print(f"{output}: {first} customers, {request.top_k} items each")
+
+
+def wanted_histories(data: DataSet, request: Request) -> CustomerHistories:
+    users = request.users
+    if request.users_file:
+        users = (users or []) + read_lines(request.users_file, "--users_file")
+    if request.histories:
+        histories = read_histories(request.histories, data)
+        return histories if users is None else histories.of(users)
+    return stored_histories(data, users)
+
+
+def _as_table(names: list[str], lists: list[list[Recommendation]], schema: pa.Schema) -> pa.Table:
+    rows = [(name, each.rank, each.item, each.title, each.score, each.source) for name, best in zip(names, lists) for each in best]
+    columns = list(zip(*rows)) if rows else [()] * len(schema)
+    return pa.table([pa.array(column, field.type) for column, field in zip(columns, schema)], schema=schema)
+
+
+def described(name: str, history: CustomerHistories, data: DataSet, best: list[Recommendation]) -> str:
+    """A customer's newest baskets and list, for reading."""
+    lines = [f"\ncustomer {name}"]
+    for time in np.unique(history.times)[-3:]:
+        items = history.items[history.times == time]
+        shown = [title or identity for title, identity in zip(data.titles(items[:4]), data.item_ids(items[:4]))]
+        more = f" and {len(items) - 4} more" if len(items) > 4 else ""
+        lines.append(f"  {np.datetime64(int(time), 's').astype('datetime64[D]')}  {', '.join(text.strip() for text in shown)}{more}")
+    lines += [f"  {each.rank}. {(each.title or each.item).strip()}{' (trend)' if each.source == TREND else ''}" for each in best]
+    return "\n".join(lines)

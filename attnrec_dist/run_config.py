@@ -1,0 +1,67 @@
+"""A run's YAML: the sections that each room owns, put together. Read before torch touches a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, create_model, model_validator
+
+from attnrec_dist.data.config import DataConfig
+from attnrec_dist.engine.checkpoint import CheckpointConfig
+from attnrec_dist.engine.optim import OptimizerConfig
+from attnrec_dist.engine.tracking import TrackingConfig
+from attnrec_dist.engine.train import TrainConfig
+from attnrec_dist.errors import ConfigError
+from attnrec_dist.evaluation.evaluate import EvaluationConfig
+from attnrec_dist.losses import loss_config_class
+from attnrec_dist.models import model_config_class
+from attnrec_dist.settings import Section, apply_overrides, build, read_yaml
+
+
+class RunConfig(Section):
+    """The complete configuration of a run; `model` and `loss` hold the section of whichever is named there."""
+
+    data: DataConfig = Field(description="the data set and its samples")
+    model: Any = Field(description="name, and the keys of that model")
+    loss: Any = Field(description="name, and the keys of that loss")
+    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="the update rule")
+    train: TrainConfig = Field(TrainConfig(), description="how long, in what batches, in which precision")
+    checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="when to save, what to keep")
+    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="when to validate, what to measure")
+    tracking: TrackingConfig = Field(TrackingConfig(), description="what to log")
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> RunConfig:
+        if self.train.max_steps is None and self.train.max_epochs is None:
+            raise ValueError("train.max_epochs and train.max_steps are both null, so the run would never end: set one")
+        return self
+
+
+def run_config_class(tree: dict[str, Any]) -> type[RunConfig]:
+    """RunConfig with the sections of the model and the loss that the tree names."""
+    model = model_config_class(_name_in(tree, "model"))
+    loss = loss_config_class(_name_in(tree, "loss") if "loss" in tree else "softmax")
+    return create_model(
+        "RunConfig",
+        __base__=RunConfig,
+        model=(model, Field(description=RunConfig.model_fields["model"].description)),
+        loss=(loss, Field(loss(name="softmax") if loss.model_fields else loss(), description=RunConfig.model_fields["loss"].description)),
+    )
+
+
+def _name_in(tree: dict[str, Any], section: str) -> str:
+    value = tree.get(section)
+    if isinstance(value, dict) and isinstance(value.get("name"), str):
+        return str(value["name"])
+    raise ConfigError(f"{section}: which one? write `{section}: {{name: ...}}`" if value else f"{section}: this section is required")
+
+
+def load_run_config(path: Path, overrides: dict[str, Any]) -> RunConfig:
+    """The YAML file with overrides applied and checked. Relative `data.path`s are relative to the current directory."""
+    tree = apply_overrides(read_yaml(path), overrides)
+    try:
+        section = run_config_class(tree)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return build(section, tree, str(path))

@@ -1,0 +1,167 @@
+"""A run's directory: its paths, lock and status. The engine writes checkpoints into it; everybody else only reads.
+
+    config.yaml      the complete configuration, re-runnable       metrics.jsonl   one JSON object a line
+    status.json      state, step, reason                           checkpoints/step-00000100/, best, last
+    lock             held by the job that trains                   index/          the sample index
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import socket
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from attnrec_dist.errors import CheckpointError, RunDirError, StorageError
+
+State = Literal["running", "done", "stopped", "user_error", "fault"]
+MARKER = "complete.json"  # written last: a directory without it is no checkpoint
+OBJECTIVE_FILE = "objective.safetensors"  # weights of model and loss
+CHECKPOINT_FORMAT = 1
+
+
+class RunDir:
+    """Paths of a run. `lock` is an operating-system lock on a file, so a killed job never leaves it behind."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._lock: IO[str] | None = None
+
+    @classmethod
+    def existing(cls, path: Path) -> RunDir:
+        """Raises RunDirError when there is no run in `path`."""
+        if not path.is_dir():
+            raise RunDirError(f"{path}: no such run directory; `attnrec train CONFIG.yaml --run_dir {path}` makes one")
+        if not (path / "config.yaml").is_file():
+            raise RunDirError(f"{path}: holds no config.yaml, so it is no run directory of `attnrec train`")
+        return cls(path)
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def index(self) -> Path:
+        return self.path / "index"
+
+    def create(self) -> None:
+        """Makes the directory, readable by its owner only. Raises RunDirError where something else is in the way."""
+        if self.path.exists() and not self.path.is_dir():
+            raise RunDirError(f"{self.path}: is a file; name a directory with --run_dir")
+        if self.path.is_dir() and not self.config.exists() and any(p.name != "lock" for p in self.path.iterdir()):
+            raise RunDirError(f"{self.path}: holds other files and no run; name an empty or a new directory with --run_dir")
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.checkpoints.mkdir(mode=0o700, exist_ok=True)
+            self.index.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StorageError.of(error, f"making the run directory {self.path}") from None
+
+    def lock(self) -> None:
+        """Claims the directory for this process until it ends. Raises RunDirError when another job holds it."""
+        try:
+            file = open(self.path / "lock", "a+")
+        except OSError as error:
+            raise StorageError.of(error, f"locking the run directory {self.path}") from None
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            file.close()
+            raise RunDirError(
+                f"{self.path}: another job is training here ({holder}); wait for it, stop it, or choose another --run_dir"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        self._lock = file
+
+    @property
+    def locked(self) -> bool:
+        """Whether this process holds the directory."""
+        return self._lock is not None
+
+    def write_status(self, state: State, step: int, reason: str = "") -> None:
+        write_whole(self.path / "status.json", json.dumps({"state": state, "step": step, "reason": reason}, indent=1) + "\n")
+
+    def status(self) -> dict[str, Any]:
+        try:
+            status: dict[str, Any] = json.loads((self.path / "status.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {"state": "unknown", "step": 0, "reason": "no status.json"}
+        return status
+
+    def complete_checkpoints(self) -> list[Path]:
+        """Checkpoints with a marker, oldest first."""
+        return sorted(path for path in self.checkpoints.glob("step-*") if (path / MARKER).is_file())
+
+    def checkpoint(self, name: str) -> Path:
+        """The checkpoint that the link `best` or `last` names, or one by its own name. Raises CheckpointError."""
+        path = (self.path / name).resolve() if name in ("best", "last") else self.checkpoints / name
+        if not (path / MARKER).is_file():
+            there = ", ".join(each.name for each in self.complete_checkpoints()) or "none"
+            raise CheckpointError(f"{self.path}: no complete checkpoint {name!r}; complete ones: {there}")
+        return path
+
+
+def verify(checkpoint: Path, identity: dict[str, Any]) -> None:
+    """Raises CheckpointError when a checkpoint is truncated, damaged, or belongs to other data or another model."""
+    hint = f"remove {checkpoint} to go on from the one before it, or choose another --run_dir"
+    try:
+        marker = json.loads((checkpoint / MARKER).read_text())
+        files = marker["files"]
+    except (OSError, ValueError, KeyError):
+        raise CheckpointError(f"{checkpoint}: its {MARKER} cannot be read; {hint}") from None
+    if marker.get("format_version") != CHECKPOINT_FORMAT:
+        raise CheckpointError(f"{checkpoint}: has format {marker.get('format_version')}, this version reads {CHECKPOINT_FORMAT}; {hint}")
+    for key, value in identity.items():
+        if marker.get(key) != value:
+            raise CheckpointError(f"{checkpoint}: was written with {key} {marker.get(key)}, but this run has {value}; {hint}")
+    for name, expected in files.items():
+        path = checkpoint / name
+        size = path.stat().st_size if path.is_file() else None
+        if size != expected["bytes"]:
+            found = "is missing" if size is None else f"has {size} bytes"
+            raise CheckpointError(f"{path}: {found}, {expected['bytes']} were written; {hint}")
+        if checksum(path) != expected["sha256"]:
+            raise CheckpointError(f"{path}: its content differs from its checksum, so it is damaged; {hint}")
+
+
+def read_weights(checkpoint: Path) -> dict[str, Any]:
+    """The model's tensors by name, on the host. Raises CheckpointError when the checkpoint is damaged."""
+    from safetensors.torch import load_file
+
+    verify(checkpoint, {})
+    tensors = load_file(checkpoint / OBJECTIVE_FILE)
+    return {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+
+
+def checksum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replaces a small file at once: readers see the old text or the new, never a part."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise StorageError.of(error, f"writing {path}") from None
