@@ -1,0 +1,107 @@
+"""Attention on rows grouped by length, each group padded to its longest row and given to PyTorch's SDPA.
+
+The kernel of the CPU, where variable-length attention has no implementation, and of fp32 and float64 on a GPU. There
+the lengths are not known to the host and asking would stop the queue, so all rows form one group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attnrec_dist.ops.packed import Layout
+
+# What one more call costs, in entries of padded L x L score matrices: ~60 us against ~10 ns an entry, forward and
+# backward, D = 64, H = 2, one core. Since SDPA's time grows with L^2, long rows are nearly alone, short ones together.
+CALL_COST = 6000
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows computed by one call: `rows` of them, padded to `length`."""
+
+    rows: int
+    length: int
+    mask: Tensor | None  # [rows, 1, length, length] bool: True where a token sees; None: causal
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Where each token stands in the padded groups, S places in all, group after group."""
+
+    token_of_place: Tensor  # [S]; places beyond the end of a row repeat its last token, and nobody reads their result
+    place_of_token: Tensor  # [T]
+    groups: list[Group]
+
+
+def obstacle(q: Tensor, layout: Layout, dropout: float) -> str | None:
+    return None
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, dropout: float) -> Tensor:
+    padding = layout.once(pad)
+    sizes = [group.rows * group.length for group in padding.groups]
+    padded = [
+        each.index_select(0, padding.token_of_place).split(sizes) for each in (q, k, v)
+    ]  # groups of [rows * length, H, D/H]
+    results = []
+    for group, *parts in zip(padding.groups, *padded, strict=True):
+        rows_q, rows_k, rows_v = (part.unflatten(0, (group.rows, group.length)).transpose(1, 2) for part in parts)
+        result = F.scaled_dot_product_attention(  # [rows, H, length, D/H]
+            rows_q, rows_k, rows_v, attn_mask=group.mask, dropout_p=dropout, is_causal=group.mask is None
+        )
+        results.append(result.transpose(1, 2).flatten(0, 1))
+    return torch.cat(results).index_select(0, padding.place_of_token)
+
+
+def pad(layout: Layout) -> Padding:
+    """Groups the rows and numbers their padded places; on the CPU a pure function of the lengths."""
+    if layout.device.type == "cpu":
+        order = layout.lengths.argsort(descending=True, stable=True)
+        cuts = group_by_length(layout.lengths[order].tolist())
+    else:
+        order, cuts = torch.arange(layout.num_rows, device=layout.device), [(layout.num_rows, layout.max_length)]
+    places, groups = [], []
+    start_of_row = torch.empty(layout.num_rows, dtype=torch.int64, device=layout.device)  # of its first place
+    start, total = 0, 0
+    for rows, length in cuts:
+        chosen = order[start : start + rows]
+        step = torch.arange(length, device=layout.device)
+        last = (layout.lengths[chosen] - 1).clamp(min=0)
+        tokens = layout.offsets[chosen].long()[:, None] + torch.minimum(step, last[:, None])  # [rows, length]
+        tokens = tokens.clamp(max=layout.num_tokens - 1)  # an empty row at the end
+        start_of_row[chosen] = total + length * torch.arange(rows, device=layout.device)
+        places.append(tokens.flatten())
+        groups.append(Group(rows, length, _mask(layout, tokens, step <= last[:, None])))
+        start, total = start + rows, total + rows * length
+    return Padding(torch.cat(places), start_of_row[layout.rows] + layout.places, groups)
+
+
+def _mask(layout: Layout, tokens: Tensor, real: Tensor) -> Tensor | None:
+    if layout.baskets is None:
+        return None  # real tokens come first: causal attention never reaches the padding
+    # Padding counts as a basket after all others: no real token sees it, and it sees something, so no row is empty.
+    baskets = layout.segments[tokens].masked_fill(~real, layout.num_tokens)
+    return (baskets[:, None, :] <= baskets[:, :, None])[:, None]
+
+
+def group_by_length(lengths: list[int]) -> list[tuple[int, int]]:
+    """Cuts falling lengths into groups [(rows, padded length)]: a new one where padding has cost as much as a call.
+
+    >>> group_by_length([300, 299, 100, 99, 98, 4])
+    [(2, 300), (3, 100), (1, 4)]
+    """
+    groups: list[tuple[int, int]] = []
+    rows, longest, waste = 0, 0, 0
+    for length in lengths:
+        waste += longest**2 - length**2
+        if rows and waste > CALL_COST:
+            groups.append((rows, longest))
+            rows = 0
+        if rows == 0:
+            longest, waste = length, 0
+        rows += 1
+    return [*groups, (rows, longest)] if rows else groups

@@ -1,0 +1,55 @@
+"""The item table: the one [V, D] weight, which both embeds items and scores them. Nobody else touches it.
+
+Dense today. Row-sharded or vocabulary-parallel tables can take its place later: models, losses and evaluation know
+only these methods.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attnrec_dist.ops.linear_cross_entropy import linear_cross_entropy
+
+INITIAL_STD = 0.02
+
+
+class ItemTable(nn.Module):
+    """V item vectors of width D, tied: input embedding and output layer are the same numbers."""
+
+    def __init__(self, num_items: int, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_items, width))
+        self.reset_parameters()
+
+    @property
+    def num_items(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.weight.shape[1]
+
+    def reset_parameters(self) -> None:
+        """Normal, mean 0, standard deviation 0.02."""
+        nn.init.normal_(self.weight, std=INITIAL_STD)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Vectors of items: [n] -> [n, D]."""
+        return F.embedding(ids, self.weight)
+
+    def logits(self, hidden: Tensor, lo: int = 0, hi: int | None = None) -> Tensor:
+        """Scores of items lo to hi (default: to the end): [P, D] -> [P, hi - lo]; in autocast's type inside autocast."""
+        return hidden @ self.weight[lo:hi].t()
+
+    def cross_entropy(
+        self,
+        hidden: Tensor,
+        targets: Tensor,
+        target_query: Tensor,
+        target_weight: Tensor,
+        chunk_elements: int | None = None,
+    ) -> Tensor:
+        """Sum over the targets of weight times -log softmax over all V items, a scalar; see `linear_cross_entropy`."""
+        return linear_cross_entropy(hidden, self.weight, targets, target_query, target_weight, chunk_elements)

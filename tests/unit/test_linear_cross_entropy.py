@@ -1,0 +1,140 @@
+"""The chunked loss against F.cross_entropy through autograd, gradcheck, and its promises about memory and types."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.autograd import gradcheck
+
+from attnrec_dist.ops.linear_cross_entropy import linear_cross_entropy
+
+
+def problem(queries, targets, items=11, width=5, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(queries, width, generator=generator, dtype=dtype).requires_grad_()
+    weight = torch.randn(items, width, generator=generator, dtype=dtype).requires_grad_()
+    of_query = torch.randint(max(queries, 1), (targets,), generator=generator).sort().values
+    chosen = torch.randint(items, (targets,), generator=generator)
+    share = torch.rand(targets, generator=generator) * (torch.rand(targets, generator=generator) > 0.2)
+    return hidden, weight, chosen, of_query, share
+
+
+def plain(hidden, weight, targets, target_query, target_weight):
+    each = F.cross_entropy((hidden @ weight.t())[target_query], targets, reduction="none")
+    return (each * target_weight).sum()
+
+
+@given(queries=st.integers(1, 20), targets=st.integers(0, 40), rows=st.integers(1, 25), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=40)
+def test_value_and_gradients_equal_autograd(queries, targets, rows, seed):
+    arguments = problem(queries, targets, seed=seed)
+    mine = linear_cross_entropy(*arguments, chunk_elements=rows * 11)
+    theirs = plain(*arguments)
+    torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+    for a, b in zip(torch.autograd.grad(3 * mine, arguments[:2]), torch.autograd.grad(3 * theirs, arguments[:2]), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_gradcheck():
+    hidden, weight, *targets = problem(6, 9)
+    assert gradcheck(lambda h, e: linear_cross_entropy(h, e, *targets, chunk_elements=22), (hidden, weight))
+
+
+def test_no_queries_and_no_targets():
+    hidden, weight, *targets = problem(0, 0)
+    loss = linear_cross_entropy(hidden, weight, *targets)
+    assert loss.item() == 0
+    assert [grad.abs().sum().item() for grad in torch.autograd.grad(loss, (hidden, weight))] == [0, 0]
+
+
+def test_a_query_without_weight_has_no_gradient():
+    hidden, weight, targets, _, _ = problem(3, 3)
+    loss = linear_cross_entropy(hidden, weight, targets, torch.tensor([0, 1, 2]), torch.tensor([1.0, 0.0, 2.0]))
+    gradient = torch.autograd.grad(loss, hidden)[0]
+    assert gradient[1].abs().sum() == 0
+    assert gradient[0].abs().sum() > 0
+
+
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_only_the_gradient_asked_for_is_formed(frozen):
+    arguments = list(problem(4, 6))
+    arguments[frozen] = arguments[frozen].detach()
+    loss = linear_cross_entropy(*arguments)
+    saved = loss.grad_fn.saved_tensors
+    assert saved[frozen] is None
+    expected = torch.autograd.grad(plain(*arguments), arguments[1 - frozen])[0]
+    torch.testing.assert_close(torch.autograd.grad(loss, arguments[1 - frozen])[0], expected)
+
+
+def test_without_gradients_none_is_formed():
+    arguments = problem(4, 6)
+    with torch.no_grad():
+        loss = linear_cross_entropy(*arguments)
+    assert not loss.requires_grad
+    torch.testing.assert_close(loss, plain(*arguments).detach())
+
+
+def test_extreme_logits_do_not_overflow():
+    hidden = torch.tensor([[1000.0], [-1000.0]], requires_grad=True)
+    weight = torch.tensor([[1.0], [-1.0], [0.5]], requires_grad=True)
+    loss = linear_cross_entropy(hidden, weight, torch.tensor([0, 0]), torch.tensor([0, 1]), torch.ones(2))
+    assert loss.item() == 2000
+    assert all(grad.isfinite().all() for grad in torch.autograd.grad(loss, (hidden, weight)))
+
+
+def test_bf16_accumulates_in_fp32():
+    # 4,096 equal queries: sums kept in bf16 would stop growing at 256 times one addend.
+    hidden = torch.ones(4096, 4, dtype=torch.bfloat16, requires_grad=True)
+    weight = torch.zeros(8, 4, dtype=torch.bfloat16, requires_grad=True)
+    loss = linear_cross_entropy(
+        hidden, weight, torch.zeros(4096, dtype=torch.int64), torch.arange(4096), torch.ones(4096), chunk_elements=16 * 8
+    )
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, 4096 * torch.tensor(8.0).log(), rtol=1e-6, atol=0)
+    gradient = torch.autograd.grad(loss, weight)[0]
+    assert gradient.dtype == torch.bfloat16
+    torch.testing.assert_close(gradient[1].float(), torch.full((4,), 4096 / 8), rtol=1e-2, atol=0)
+
+
+def test_autocast_multiplies_in_bf16_and_returns_fp32_gradients():
+    arguments = problem(50, 80, items=40, width=16, dtype=torch.float32)
+    exact = linear_cross_entropy(*arguments)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = linear_cross_entropy(*arguments)
+    assert loss.dtype == torch.float32
+    assert loss.item() != exact.item()  # the products were rounded
+    torch.testing.assert_close(loss, exact, rtol=5e-3, atol=0)
+    for rounded, full in zip(torch.autograd.grad(loss, arguments[:2]), torch.autograd.grad(exact, arguments[:2]), strict=True):
+        assert rounded.dtype == torch.float32
+        torch.testing.assert_close(rounded, full, rtol=0.05, atol=0.05)
+
+
+def test_the_device_path_without_slices_gives_the_same(monkeypatch):
+    # On a GPU each chunk sees all targets, those of other chunks with weight 0; run that path here.
+    from attnrec_dist.ops import linear_cross_entropy as module
+
+    hidden, weight, *targets = problem(17, 40)
+    expected = torch.autograd.grad(linear_cross_entropy(hidden, weight, *targets, chunk_elements=55), (hidden, weight))
+    monkeypatch.setattr(module, "_on_host", lambda tensor: False)
+    actual = torch.autograd.grad(linear_cross_entropy(hidden, weight, *targets, chunk_elements=55), (hidden, weight))
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_no_more_than_a_chunk_of_logits_is_alive():
+    hidden, weight, *targets = problem(300, 300, items=1000, width=4, dtype=torch.float32)
+    largest = 0
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            result = function(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor):
+                largest = max(largest, result.numel())
+            return result
+
+    with Watch():
+        linear_cross_entropy(hidden, weight, *targets, chunk_elements=7 * 1000).backward()
+    assert largest == 7 * 1000
