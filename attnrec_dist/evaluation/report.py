@@ -1,0 +1,246 @@
+"""From ranks to the table that is printed and the JSON that is kept. Everything here is a pure function.
+
+A *column* is named protocol/policy/metric, as in metrics.jsonl: "next_basket/all/ndcg@10". A *row* is a recommender, the
+model or a baseline. `view_values` turns ranks into values per view, `summarise` into means and counts, `against_the_best`
+into comparisons; a `Result` holds what is told of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from attnrec_dist.evaluation.compare import Difference, paired_difference
+from attnrec_dist.evaluation.metrics import mean, parse_metric, per_view
+from attnrec_dist.evaluation.ranking import MISS, NOT_RELEVANT
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+Ranks = Mapping[str, Mapping[str, np.ndarray]]  # {row: {"protocol/policy": int [M]}}
+Values = dict[str, dict[str, np.ndarray]]  # {row: {column: float64 [views]}}
+
+LEGEND = (
+    "* the best of its column. Means over customers with a relevant item; cold: not in the catalogue, always missed.",
+    "New items: those of the history are neither ranked nor relevant. Recall = hits / relevant items.",
+    "Rank = number of items not scored below the target: ties and NaN count against a recommender.",
+)
+TITLES = {"next_basket": "next basket", "period": "whole period", "all": "all items", "new": "new items"}
+
+
+@dataclass(frozen=True)
+class Group:
+    """The figures of some customers."""
+
+    values: dict[str, dict[str, float]]  # {row: {column: mean over the views that count}}; the model is the first row
+    views: dict[str, int]  # {"protocol/policy": views with a relevant item}
+    relevant: dict[str, int]  # {"protocol/policy": their relevant items}
+    cold: dict[str, int]  # {"protocol/policy": those of them that are not in the catalogue}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The model (A) against the best baseline (B) of a column."""
+
+    baseline: str
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an evaluation found."""
+
+    split: str  # "test" or "validation"
+    model: str  # name of the model's row
+    customers: Group  # with history
+    newcomers: Group | None = None  # without history before the cut, told apart
+    comparisons: dict[str, Comparison] = field(default_factory=dict)  # {column: ...}
+    coverage: dict[str, float] = field(default_factory=dict)  # {row: share of the catalogue shown to anybody}
+    notes: tuple[str, ...] = ()  # what was left out, and why
+
+
+def view_values(ranks: Ranks, offsets: Mapping[str, np.ndarray], metrics: Sequence[str]) -> Values:
+    """Every metric of every view, NaN where a view has no relevant item.
+
+    Args:
+        ranks: of each row under each "protocol/policy", as `ranking.ranks` gives them
+        offsets: {protocol: int [views + 1]}, where each view's ranks begin
+        metrics: such as "ndcg@10"
+    """
+    return {
+        row: {
+            f"{part}/{metric}": per_view(metric, part_ranks, offsets[part.split("/")[0]])
+            for part, part_ranks in parts.items()
+            for metric in metrics
+        }
+        for row, parts in ranks.items()
+    }
+
+
+def summarise(values: Values, ranks: Ranks, model: str) -> Group:
+    """Means and counts of a group of views; the counts are the same for every row."""
+    rows = [model, *(row for row in values if row != model)]
+    counted = {column.rpartition("/")[0]: int((~np.isnan(of_views)).sum()) for column, of_views in values[model].items()}
+    return Group(
+        values={row: {column: mean(of_views) for column, of_views in values[row].items()} for row in rows},
+        views=counted,
+        relevant={part: int((part_ranks != NOT_RELEVANT).sum()) for part, part_ranks in ranks[model].items()},
+        cold={part: int((part_ranks == MISS).sum()) for part, part_ranks in ranks[model].items()},
+    )
+
+
+def against_the_best(values: Values, model: str, seed: int = 0) -> dict[str, Comparison]:
+    """In each column the model against the baseline with the highest mean (the first of equals)."""
+    baselines = [row for row in values if row != model]
+    comparisons = {}
+    for column, of_views in values[model].items():
+        means = {row: mean(values[row][column]) for row in baselines}
+        comparable = [row for row in baselines if not math.isnan(means[row])]
+        if comparable:
+            best = max(comparable, key=lambda row: means[row])
+            comparisons[column] = Comparison(best, paired_difference(of_views, values[best][column], seed))
+    return comparisons
+
+
+def report(result: Result, metrics: Sequence[str]) -> str:
+    """The whole report as plain text, 80 wide with two metrics; `metrics` are those shown, the last is compared."""
+    blocks = [_table(result.split, result.customers, metrics)]
+    if result.newcomers is not None and any(result.newcomers.views.values()):
+        blocks.append(["Apart, customers without history:", *_table(result.split, _all_items(result.newcomers), metrics)])
+    blocks.append(_compared(result, metrics[-1]))
+    if result.coverage:
+        shown = ", ".join(f"{row} {share:.3f}" for row, share in result.coverage.items())
+        blocks.append(textwrap.wrap(f"Share of the catalogue shown to anybody: {shown}", 80))
+    blocks.append([*LEGEND, *result.notes])
+    return "\n".join("\n".join([*block, ""]) for block in blocks if block)
+
+
+def styled(text: str, model: str) -> Text:
+    """The same text for a terminal (print it with soft_wrap): the model's row bold, best values green."""
+    from rich.text import Text
+
+    styled_text = Text(text)
+    styled_text.highlight_regex(rf"(?m)^{re.escape(model)} .*\d.*$", "bold")
+    styled_text.highlight_regex(r"\d\.\d{4}\*", "green")
+    return styled_text
+
+
+def sentence(a: str, b: str, difference: Difference) -> str:
+    """One line on which of two recommenders is better, and how surely.
+
+    >>> sentence("A", "B", Difference(0.31, 0.3, 0.01, 0.002, 0.018, 0.012, views=559))
+    'A 0.3100, B 0.3000: difference +0.0100 (95% CI +0.0020 to +0.0180, p 0.012, 559 views); A is better'
+    """
+    d = difference
+    if d.views == 0:
+        return f"{a} and {b} have no view in common to compare"
+    verdict = "no clear difference" if not d.is_clear else f"{a if d.difference > 0 else b} is better"
+    interval = f"{d.confidence:.0%} CI {d.low:+.4f} to {d.high:+.4f}, p {d.p:.2g}, {d.views:,} views"
+    return f"{a} {d.mean_a:.4f}, {b} {d.mean_b:.4f}: difference {d.difference:+.4f} ({interval}); {verdict}"
+
+
+def _table(split: str, group: Group, metrics: Sequence[str]) -> list[str]:
+    parts = list(group.views)
+    protocols = {part.split("/")[0]: [p.split("/")[1] for p in parts if p.startswith(part.split("/")[0] + "/")] for part in parts}
+    stems, lengths = zip(*(parse_metric(metric) for metric in metrics), strict=True)
+    labels = stems if len(set(lengths)) == 1 else tuple(metrics)
+    title = f"{split}, @{lengths[0]}" if len(set(lengths)) == 1 else split
+    counted = {"customers": group.views, "relevant items": group.relevant, "of them cold": group.cold}
+    first = max(map(len, [title, *group.values, *counted])) + 1
+    width = max(8, *(len(label) + 2 for label in labels))
+    span = width * len(metrics)
+
+    lines = [
+        title.ljust(first) + "".join(_over(TITLES.get(p, p), span * len(policies)) for p, policies in protocols.items()),
+        " " * first + "".join(_over(TITLES.get(policy, policy), span) for each in protocols.values() for policy in each),
+        " " * first + "".join(f"{label} ".rjust(width) for _ in parts for label in labels),
+    ]
+    columns = [f"{part}/{metric}" for part in parts for metric in metrics]
+    best = {column: max(_numbers(cells[column] for cells in group.values.values()), default=math.nan) for column in columns}
+    for row, cells in group.values.items():
+        lines.append(row.ljust(first) + "".join(_cell(cells[column], best[column]).rjust(width) for column in columns))
+    for name, of_part in counted.items():
+        lines.append(name.ljust(first) + "".join(f"{of_part[part]:,} ".rjust(span) for part in parts))
+    return [line.rstrip() for line in lines]
+
+
+def _over(title: str, span: int) -> str:
+    """A title over several columns, with a line to show which."""
+    return f"  {title} ".ljust(span - 1, "-") + " "
+
+
+def _cell(value: float, best: float) -> str:
+    return "- " if math.isnan(value) else f"{value:.4f}" + ("*" if value == best else " ")
+
+
+def _numbers(values: Iterable[float]) -> list[float]:
+    return [value for value in values if not math.isnan(value)]
+
+
+def _all_items(group: Group) -> Group:
+    """Without the policy `new`, which says nothing of customers who have no history."""
+    return dataclasses.replace(group, views={part: count for part, count in group.views.items() if part.endswith("/all")})
+
+
+def _compared(result: Result, metric: str) -> list[str]:
+    """The model minus the best baseline, a line a column of one metric."""
+    told = {column: each for column, each in result.comparisons.items() if column.endswith(f"/{metric}")}
+    if not told:
+        return []
+    confidence = next(iter(told.values())).difference.confidence
+    lines = [f"{result.model} minus the best baseline, {metric}, {confidence:.0%} interval, paired by customer:"]
+    for column, each in told.items():
+        d = each.difference
+        verdict = "not clear" if not d.is_clear else "better" if d.difference > 0 else "worse"
+        where, interval = _name(column.rpartition("/")[0]), f"[{d.low:+.4f}, {d.high:+.4f}]"
+        lines.append(f"  {where:24} {d.difference:+.4f} {interval}  {each.baseline:13} {verdict}")
+    return lines
+
+
+def _name(part: str) -> str:
+    return ", ".join(TITLES.get(each, each) for each in part.split("/"))
+
+
+def to_json(result: Result) -> str:
+    """The result as JSON; floats read back to the same bits, NaN (nothing to average) is null."""
+    return json.dumps(_without_nan(dataclasses.asdict(result)), indent=2, allow_nan=False) + "\n"
+
+
+def from_json(text: str) -> Result:
+    """The inverse of `to_json`."""
+    tree = json.loads(text)
+    return Result(
+        split=tree["split"],
+        model=tree["model"],
+        customers=_group(tree["customers"]),
+        newcomers=None if tree["newcomers"] is None else _group(tree["newcomers"]),
+        comparisons={
+            column: Comparison(each["baseline"], Difference(**{key: _or_nan(value) for key, value in each["difference"].items()}))
+            for column, each in tree["comparisons"].items()
+        },
+        coverage=tree["coverage"],
+        notes=tuple(tree["notes"]),
+    )
+
+
+def _group(tree: dict[str, Any]) -> Group:
+    values = {row: {column: _or_nan(value) for column, value in cells.items()} for row, cells in tree["values"].items()}
+    return Group(values, tree["views"], tree["relevant"], tree["cold"])
+
+
+def _without_nan(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _without_nan(value) for key, value in tree.items()}
+    return None if isinstance(tree, float) and math.isnan(tree) else tree
+
+
+def _or_nan(value: Any) -> Any:
+    return math.nan if value is None else value
