@@ -1,0 +1,131 @@
+"""Pictures of a training run, drawn from its metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attnrec_dist.errors import MissingExtraError, RunDirError
+
+SHOWN = "eval/next_basket/all/ndcg@10"  # what marks the best step, unless told otherwise
+
+
+def curves(metrics_jsonl: Path, png: Path, selected: str = SHOWN) -> None:
+    """Draws the training loss and the evaluation metrics over the steps into a PNG.
+
+    Args:
+        metrics_jsonl: lines with "step" and "loss", and lines with "step" and "eval/..." values; a broken last line (the
+            run was killed while it wrote) is passed over
+        selected: the metric that chose the best checkpoint
+    Raises:
+        MissingExtraError: matplotlib is not installed
+        RunDirError: there is nothing to draw yet
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError("matplotlib", "plots", "drawing curves") from None
+
+    losses, evaluations = read_curves(metrics_jsonl)
+    if not losses and not evaluations:
+        raise RunDirError(f"{metrics_jsonl}: no step is logged yet; draw the curves once training has begun")
+    figure = Figure(figsize=(11, 4.2), dpi=120, layout="constrained")  # no pyplot: no global state, no display
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    _draw_loss(left, losses)
+    _draw_evaluations(right, evaluations, selected)
+    for axes in (left, right):
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    # Written aside and renamed, so that a viewer never sees half a picture.
+    aside = png.with_name(f".{png.name}.{os.getpid()}")
+    figure.savefig(aside, format="png")
+    aside.replace(png)
+
+
+def read_curves(metrics_jsonl: Path) -> tuple[dict[int, float], dict[str, dict[int, float]]]:
+    """({step: loss}, {"eval/...": {step: value}}) of a metrics.jsonl; of a step logged twice the later line counts."""
+    losses: dict[int, float] = {}
+    evaluations: dict[str, dict[int, float]] = {}
+    for line in metrics_jsonl.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        step = record.get("step")
+        if step is None:
+            continue
+        if isinstance(record.get("loss"), int | float):
+            losses[step] = float(record["loss"])
+        for key, value in record.items():
+            if key.startswith("eval/") and isinstance(value, int | float):
+                evaluations.setdefault(key, {})[step] = float(value)
+    return losses, evaluations
+
+
+def smoothed(values: np.ndarray, span: int) -> np.ndarray:
+    """Means of the `span` values around each one, fewer at the ends, [n] from [n]; NaN and infinities are left out.
+
+    >>> smoothed(np.array([4.0, 2.0, 0.0, math.nan]), span=3)
+    array([3., 2., 1., 0.])
+    """
+    finite = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0))])
+    counts = np.concatenate([[0], np.cumsum(finite)])
+    place = np.arange(len(values))
+    start, end = np.maximum(place - (span - 1) // 2, 0), np.minimum(place + span // 2 + 1, len(values))
+    count = counts[end] - counts[start]
+    return np.where(count > 0, (sums[end] - sums[start]) / np.maximum(count, 1), math.nan)
+
+
+def _draw_loss(axes: Any, losses: dict[int, float]) -> None:
+    axes.set_title("Training loss")
+    axes.set_ylabel("loss per target (nats)")
+    if not losses:
+        axes.text(0.5, 0.5, "no loss logged", ha="center", va="center", transform=axes.transAxes)
+        return
+    steps = np.array(sorted(losses))
+    values = np.array([losses[step] for step in steps])
+    span = max(1, min(len(steps) // 20, 200))
+    axes.plot(steps, values, color="tab:blue", alpha=0.35 if span > 1 else 1, linewidth=0.8, label="each step")
+    if span > 1:
+        axes.plot(steps, smoothed(values, span), color="tab:blue", linewidth=1.8, label=f"mean of {span} steps")
+        axes.legend(frameon=False)
+
+
+def _draw_evaluations(axes: Any, evaluations: dict[str, dict[int, float]], selected: str) -> None:
+    axes.set_title("Evaluation")
+    family = selected.rpartition("/")[2]  # the same metric of all protocols: one scale
+    shown = {key: points for key, points in evaluations.items() if key.endswith(f"/{family}")} or evaluations
+    if not shown:
+        axes.text(0.5, 0.5, "no evaluation logged", ha="center", va="center", transform=axes.transAxes)
+        return
+    axes.set_ylabel(family)
+    for key, points in sorted(shown.items(), key=lambda pair: (pair[0] != selected, pair[0])):
+        steps = sorted(points)
+        label = key.removeprefix("eval/").rpartition("/")[0].replace("_", " ").replace("/", ", ")
+        bold = key == selected
+        axes.plot(steps, [points[s] for s in steps], marker="o", markersize=3, linewidth=2 if bold else 1.2, label=label or key)
+    finite = {step: value for step, value in evaluations.get(selected, {}).items() if math.isfinite(value)}
+    if finite:
+        best = max(finite, key=lambda step: (finite[step], -step))  # the earlier one of equals, as training keeps it
+        axes.axvline(best, color="black", linestyle=":", linewidth=1)
+        axes.plot(
+            [best],
+            [finite[best]],
+            marker="*",
+            markersize=13,
+            color="black",
+            linestyle="none",
+            label=f"best: {finite[best]:.4f} at step {best:,}",
+        )
+    axes.set_ylim(bottom=0)
+    axes.margins(y=0.15)
+    axes.legend(frameon=False, fontsize="small")
