@@ -50,7 +50,7 @@ class SequenceBatch:
         """Called by the data loader where a GPU is present."""
         return self._map(lambda tensor: tensor.pin_memory())
 
-    def _map(self, function) -> SequenceBatch:  # type: ignore[no-untyped-def]
+    def _map(self, function) -> SequenceBatch:
         changes: dict[str, object] = {}
         for each in dataclasses.fields(self):
             value = getattr(self, each.name)

@@ -13,7 +13,7 @@ from attnrec_dist.errors import AttnrecError, ConfigError, ExitCode, FaultError,
 from attnrec_dist.settings import describe, parse_overrides, to_yaml
 
 if TYPE_CHECKING:
-    from attnrec_dist.run_dir import RunDir
+    from attnrec_dist.run_dir import RunDir, State
 
 OVERRIDES = "--any.key VALUE overrides a key of the YAML file. All keys, with their defaults:\n\n"
 
@@ -50,7 +50,8 @@ def is_main_process() -> bool:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="attnrec", description="Attention recommenders: prepare a log, train on any number of processes, evaluate, recommend."
+        prog="attnrec",
+        description="Attention recommenders: prepare a log, train on any number of processes, evaluate, recommend.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
@@ -78,10 +79,14 @@ def make_parser() -> argparse.ArgumentParser:
     recommend.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
     recommend.add_argument("--output", type=Path, help="the Parquet file to write (required)")
     recommend.add_argument("--top_k", type=int, default=10, help="items a customer (default: 10)")
-    recommend.add_argument("--users", nargs="+", metavar="ID", help="these customers only; unknown ones get the trend and are marked")
+    recommend.add_argument(
+        "--users", nargs="+", metavar="ID", help="these customers only; unknown ones get the trend and are marked"
+    )
     recommend.add_argument("--users_file", type=Path, help="a text file with one customer id a line")
     recommend.add_argument(
-        "--histories", type=Path, help="fresh histories instead of the data set's: CSV or Parquet with user, item, timestamp (unix s)"
+        "--histories",
+        type=Path,
+        help="fresh histories instead of the data set's: CSV or Parquet with user, item, timestamp (unix s)",
     )
     recommend.add_argument("--exclude", type=Path, help="a text file with one item id a line, never recommended")
     recommend.add_argument("--new_only", action="store_true", help="leave out what the customer already has")
@@ -174,7 +179,7 @@ def train_command(arguments: argparse.Namespace, rest: list[str]) -> int:
         return run_training(config, run_dir)
     except BaseException as error:
         if run_dir.locked:
-            state = "user_error" if isinstance(error, UserError) else "fault"
+            state: State = "user_error" if isinstance(error, UserError) else "fault"
             run_dir.write_status(state, int(run_dir.status()["step"]), str(error) or type(error).__name__)
         raise
 
@@ -210,10 +215,11 @@ def evaluation_keys(arguments: argparse.Namespace) -> str:
 
 
 def evaluate_command(arguments: argparse.Namespace, rest: list[str]) -> int:
-    from attnrec_dist.engine.test import evaluate_run
+    from attnrec_dist.engine.evaluate_run import Request, evaluate_run
 
     run_dir = _required(arguments.run_dir, "RUN_DIR", "evaluate")
-    evaluate_run(run_dir, arguments, parse_overrides(rest))
+    keys = ("split", "checkpoint", "data", "output", "per_view")
+    evaluate_run(run_dir, Request(**{key: getattr(arguments, key) for key in keys}), parse_overrides(rest))
     return ExitCode.DONE
 
 

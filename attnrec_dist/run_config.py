@@ -46,7 +46,7 @@ def run_config_class(tree: dict[str, Any]) -> type[RunConfig]:
         "RunConfig",
         __base__=RunConfig,
         model=(model, Field(description=RunConfig.model_fields["model"].description)),
-        loss=(loss, Field(loss(name="softmax") if loss.model_fields else loss(), description=RunConfig.model_fields["loss"].description)),
+        loss=(loss, Field(loss(), description=RunConfig.model_fields["loss"].description)),
     )
 
 
@@ -54,7 +54,7 @@ def _name_in(tree: dict[str, Any], section: str) -> str:
     value = tree.get(section)
     if isinstance(value, dict) and isinstance(value.get("name"), str):
         return str(value["name"])
-    raise ConfigError(f"{section}: which one? write `{section}: {{name: ...}}`" if value else f"{section}: this section is required")
+    raise ConfigError(f"{section}: {'which one? ' if value else 'this section is required: '}write `{section}: {{name: ...}}`")
 
 
 def load_run_config(path: Path, overrides: dict[str, Any]) -> RunConfig:

@@ -1,8 +1,8 @@
 """A run's directory: its paths, lock and status. The engine writes checkpoints into it; everybody else only reads.
 
-    config.yaml      the complete configuration, re-runnable       metrics.jsonl   one JSON object a line
-    status.json      state, step, reason                           checkpoints/step-00000100/, best, last
-    lock             held by the job that trains                   index/          the sample index
+config.yaml      the complete configuration, re-runnable       metrics.jsonl   one JSON object a line
+status.json      state, step, reason                           checkpoints/step-00000100/, best, last
+lock             held by the job that trains                   index/          the sample index
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class RunDir:
     def lock(self) -> None:
         """Claims the directory for this process until it ends. Raises RunDirError when another job holds it."""
         try:
-            file = open(self.path / "lock", "a+")
+            file = open(self.path / "lock", "a+")  # noqa: SIM115  (held as long as the process lives)
         except OSError as error:
             raise StorageError.of(error, f"locking the run directory {self.path}") from None
         try:
@@ -125,7 +125,8 @@ def verify(checkpoint: Path, identity: dict[str, Any]) -> None:
     except (OSError, ValueError, KeyError):
         raise CheckpointError(f"{checkpoint}: its {MARKER} cannot be read; {hint}") from None
     if marker.get("format_version") != CHECKPOINT_FORMAT:
-        raise CheckpointError(f"{checkpoint}: has format {marker.get('format_version')}, this version reads {CHECKPOINT_FORMAT}; {hint}")
+        found = marker.get("format_version")
+        raise CheckpointError(f"{checkpoint}: has format {found}, this version reads {CHECKPOINT_FORMAT}; {hint}")
     for key, value in identity.items():
         if marker.get(key) != value:
             raise CheckpointError(f"{checkpoint}: was written with {key} {marker.get(key)}, but this run has {value}; {hint}")

@@ -92,7 +92,7 @@ def _neighbours(path: Path) -> list[str]:
 
 
 def parse_overrides(arguments: list[str]) -> dict[str, Any]:
-    """`["--train.seed", "1", "--data.basket=none"]` -> {"train.seed": 1, "data.basket": "none"}; values are YAML scalars or lists."""
+    """`["--train.seed", "1", "--data.basket=none"]` -> {"train.seed": 1, "data.basket": "none"}; values are YAML."""
     overrides: dict[str, Any] = {}
     rest = list(arguments)
     while rest:
@@ -193,7 +193,7 @@ def describe(section: type[Section], prefix: str = "") -> str:
 
 
 def _shown(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n...\n").strip() if not isinstance(value, Section) else ""
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n...\n").strip()
 
 
 def _type_name(annotation: Any) -> str:
@@ -208,7 +208,8 @@ def _type_name(annotation: Any) -> str:
     if origin in (list, dict, tuple):
         inner = ", ".join(_type_name(argument) for argument in arguments)
         return f"{origin.__name__}[{inner}]"
-    return {"str": "text", "int": "integer", "float": "number", "bool": "true|false"}.get(getattr(annotation, "__name__", ""), str(annotation))
+    words = {str: "text", int: "integer", float: "number", bool: "true|false"}
+    return words.get(annotation, str(annotation))
 
 
 def to_yaml(section: Section) -> str:

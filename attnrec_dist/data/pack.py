@@ -32,7 +32,9 @@ def ranges(starts: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.repeat(starts - (np.cumsum(sizes) - sizes), sizes) + np.arange(len(row)), row
 
 
-def pack(pieces: Histories, basket: str, max_length: int, standins: int = 0, query_times: np.ndarray | None = None) -> SequenceBatch:
+def pack(
+    pieces: Histories, basket: str, max_length: int, standins: int = 0, query_times: np.ndarray | None = None
+) -> SequenceBatch:
     """The batch of these pieces, followed by `standins` rows of one token and weight 0.
 
     Where `query_times` [B] is given the batch asks for a forecast: one query a row, at its last basket, without targets.
@@ -45,7 +47,9 @@ def pack(pieces: Histories, basket: str, max_length: int, standins: int = 0, que
     keep = is_input & _thinned(place, pieces.inputs[row], max_length)
 
     input_sizes = np.bincount(row[keep], minlength=len(pieces.sizes))
-    first_basket = basket_of[np.minimum(np.cumsum(pieces.sizes) - pieces.sizes, len(row) - 1)] if len(row) else np.empty(0, np.int64)
+    first_basket = (
+        basket_of[np.minimum(np.cumsum(pieces.sizes) - pieces.sizes, len(row) - 1)] if len(row) else np.empty(0, np.int64)
+    )
     last_token = np.full(len(first_token), -1)  # of each basket, counted among the kept tokens
     last_token[basket_of[keep]] = np.arange(int(keep.sum()))
 

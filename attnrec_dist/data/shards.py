@@ -260,10 +260,10 @@ def _check_size(file: Path, record: Shard) -> None:
 def _reading(file: Path, read: Any) -> Any:
     try:
         return read()
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise StorageError.of(error, f"reading {file}") from None
         raise DataError(f"{file}: damaged ({error}); prepare the data set again") from None
-    except OSError as error:
-        raise StorageError.of(error, f"reading {file}") from None
 
 
 def _mapped(file: Path, rows: int) -> datasets.Dataset:

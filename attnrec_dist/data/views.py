@@ -29,19 +29,23 @@ Part = Literal["validation", "test"]
 class ViewBatch:
     """Some views with all that scoring and counting need."""
 
-    batch: SequenceBatch  # one query a row, at the end of its history
+    config: DataConfig
+    now: int  # unix seconds of the cut
     views: np.ndarray  # int64 [B] numbers of the views
     users: np.ndarray  # int64 [B]
-    history_items: np.ndarray  # int64 [S] the whole history, not only the model's window
-    history_times: np.ndarray  # int64 [S]
+    history: dict[str, np.ndarray]  # "item", "time", "event", numeric columns: [S], whole histories, not only the model's window
     history_row: np.ndarray  # int64 [S] row in the batch
     history_is_target: np.ndarray  # bool [S] of a type that is predicted: what the user already has
     relevant: dict[str, tuple[np.ndarray, np.ndarray]]  # protocol -> (items [M], row [M] ascending), each item once a row
 
+    def sequences(self) -> SequenceBatch:
+        """The batch that asks a model for each view's forecast: one query a row, at the end of its history."""
+        return forecast_batch(self.users, self.history_row, self.history, self.config, self.now)
+
 
 @dataclass
 class Views:
-    """All views of one part of a data set, in user order."""
+    """The views of one part of a data set, in user order: of customers with a history, or of newcomers."""
 
     data: DataSet
     config: DataConfig
@@ -49,7 +53,6 @@ class Views:
     rows: np.ndarray  # int64 [views] the user of each view
     ends: np.ndarray  # int64 [views] tokens of the history
     protocols: np.ndarray  # int8 [views] bit p: the view counts under PROTOCOLS[p]
-    without_history: int  # users with targets in this part and nothing before them
     now: int  # unix seconds of the cut: what a recommender knows is older
 
     def __len__(self) -> int:
@@ -66,11 +69,11 @@ class Views:
         history = {name: column[token] for name, column in columns.items()}
         codes = target_codes(self.config, self.data.manifest.event_types)
         return ViewBatch(
-            batch=forecast_batch(rows.users, row, history, self.config, self.now),
+            config=self.config,
+            now=self.now,
             views=views,
             users=rows.users,
-            history_items=history["item"].astype(np.int64),
-            history_times=history["time"],
+            history=history,
             history_row=row,
             history_is_target=is_target(history["event"], codes),
             relevant={name: self._relevant(bit, rows, views, codes) for bit, name in enumerate(PROTOCOLS)},
@@ -98,24 +101,27 @@ def part_bounds(rows: Rows, part: Part) -> tuple[np.ndarray, np.ndarray]:
     return rows.valid_end.astype(np.int64), lengths.astype(np.int64)
 
 
-def find_views(data: DataSet, config: DataConfig, part: Part) -> Views:
-    """Scans the data set once, in bounded memory. Views without a history are counted, not kept."""
+def find_views(data: DataSet, config: DataConfig, part: Part) -> tuple[Views, Views]:
+    """The views with a history, and those of newcomers, whom no model can be asked about. One scan, in bounded memory."""
     codes = target_codes(config, data.manifest.event_types)
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    without_history, latest = 0, 0
+    found: list[tuple[np.ndarray, ...]] = []
+    latest = 0
     for rows in data.scan():
         row, end, protocols = _views_of(rows, config, part, codes)
         known = np.append(0, np.cumsum(rows.items < data.manifest.num_items))
         has_history = known[rows.offsets[row] + end] > known[rows.offsets[row]]
-        without_history += len(np.unique(row[~has_history]))
-        found.append(((rows.first or 0) + row[has_history], end[has_history], protocols[has_history]))
+        found.append(((rows.first or 0) + row, end, protocols.astype(np.int8), has_history))
         begins, _ = part_bounds(rows, part)
         before, _ = ranges(rows.offsets[:-1], begins)
         latest = max(latest, int(rows.times[before].max(initial=0)))
     split = data.manifest.split
     cut = split.train_end if part == "validation" else split.valid_end
-    columns = [np.concatenate([chunk[column] for chunk in found]) if found else np.empty(0, np.int64) for column in range(3)]
-    return Views(data, config, part, columns[0], columns[1], columns[2].astype(np.int8), without_history, cut or latest + 1)
+    row, end, protocols, has_history = (np.concatenate(columns) for columns in zip(*found))
+    customers, newcomers = (
+        Views(data, config, part, row[chosen], end[chosen], protocols[chosen], cut or latest + 1)
+        for chosen in (has_history, ~has_history)
+    )
+    return customers, newcomers
 
 
 def _views_of(rows: Rows, config: DataConfig, part: Part, codes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -142,7 +148,7 @@ def forecast_batch(
 ) -> SequenceBatch:
     """A batch that asks each row for what comes next: its last baskets that fit `max_length` tokens, one query at the end.
 
-    `row` [S] ascending tells whose the tokens of `history` ({"item", "time", "event", numeric columns}: [S]) are; no row is empty.
+    `row` [S] ascending tells whose the tokens of `history` ("item", "time", "event", numeric columns: [S]) are; none is empty.
     """
     sizes = np.bincount(row, minlength=len(users))
     ends = np.cumsum(sizes)

@@ -42,7 +42,9 @@ class Progress:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def save(run_dir: RunDir, progress: Progress, objective: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any]) -> Path:
+def save(
+    run_dir: RunDir, progress: Progress, objective: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any]
+) -> Path:
     """Writes the checkpoint of `progress.step`; called on rank 0. Raises StorageError and leaves nothing behind."""
     name = f"step-{progress.step:08d}"
     final = run_dir.checkpoints / name
@@ -59,14 +61,18 @@ def save(run_dir: RunDir, progress: Progress, objective: nn.Module, optimizer: t
         attempt.rename(final)
         _sync(run_dir.checkpoints)
         files = {file.name: {"bytes": file.stat().st_size, "sha256": checksum(file)} for file in sorted(final.iterdir())}
-        write_whole(final / MARKER, json.dumps({"format_version": CHECKPOINT_FORMAT, **identity, "step": progress.step, "files": files}))
+        write_whole(
+            final / MARKER, json.dumps({"format_version": CHECKPOINT_FORMAT, **identity, "step": progress.step, "files": files})
+        )
     except OSError as error:
         _remove(attempt)
         raise StorageError.of(error, f"saving the checkpoint of step {progress.step}") from None
     except Exception as error:
         _remove(attempt)
         if type(error).__name__ == "SafetensorError":
-            raise StorageError(f"saving the checkpoint of step {progress.step}: {error}; older checkpoints are untouched") from None
+            raise StorageError(
+                f"saving the checkpoint of step {progress.step}: {error}; older checkpoints are untouched"
+            ) from None
         raise
     return final
 
@@ -96,9 +102,10 @@ def load(checkpoint: Path, objective: nn.Module, optimizer: torch.optim.Optimize
     return Progress(**json.loads((checkpoint / "progress.json").read_text()))
 
 
-def newest(run_dir: RunDir) -> Path | None:
+def newest(run_dir: RunDir) -> str:
+    """The name of the newest complete checkpoint, or "" where there is none."""
     complete = run_dir.complete_checkpoints()
-    return complete[-1] if complete else None
+    return complete[-1].name if complete else ""
 
 
 def _sync(path: Path) -> None:

@@ -13,7 +13,9 @@ from attnrec_dist.settings import Section
 
 
 class OptimizerConfig(Section):
-    name: Literal["adam", "adamw"] = Field("adamw", description="adam: no decay, or decay in the gradient; adamw: decoupled decay")
+    name: Literal["adam", "adamw"] = Field(
+        "adamw", description="adam: no decay, or decay in the gradient; adamw: decoupled decay"
+    )
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
     weight_decay: float = Field(0.0, ge=0, description="on matrices only: biases, norms and embeddings are left alone")
     betas: tuple[float, float] = Field((0.9, 0.999), description="decay of the running mean and of the running square")

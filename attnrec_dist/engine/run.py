@@ -1,4 +1,4 @@
-"""A run put together: configuration, processes, data, directory. `start` meets every mistake of the user's before any training."""
+"""A run put together: configuration, processes, data, directory. `start` meets the user's mistakes before any training."""
 
 from __future__ import annotations
 
@@ -146,10 +146,17 @@ def start(config: RunConfig, run_dir: RunDir) -> Run:
     world.on_main(lambda: build_index(data, config.data, run_dir.index))
     index = open_index(data, config.data, run_dir.index)
     if index is None:
-        raise FaultError(f"{run_dir.index}: rank {world.rank} cannot see the sample index; is the directory shared between the nodes?")
+        raise FaultError(
+            f"{run_dir.index}: rank {world.rank} cannot see the sample index; is the directory shared between the nodes?"
+        )
     train = config.train
     order = Order(
-        data.manifest.fingerprint, train.seed, len(index), train.global_batch_size, config.data.block_size, config.data.shuffle_blocks
+        data.manifest.fingerprint,
+        train.seed,
+        len(index),
+        train.global_batch_size,
+        config.data.block_size,
+        config.data.shuffle_blocks,
     )
     return Run(
         config=config,
@@ -158,7 +165,7 @@ def start(config: RunConfig, run_dir: RunDir) -> Run:
         world=world,
         data=data,
         steps=Steps(data, index, config.data, order, Share(world.rank, world.size, train.micro_batch_tokens)),
-        views=find_views(data, config.data, "validation"),
+        views=find_views(data, config.data, "validation")[0],
         metrics=Metrics(run_dir.metrics, config.tracking.tensorboard, world.is_main),
         stop=StopRequest(),
         max_steps=min(train.max_steps or sys.maxsize, (train.max_epochs or sys.maxsize) * order.steps_per_epoch),

@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from attnrec_dist.batch import SequenceBatch
 from attnrec_dist.distributed import World
@@ -35,7 +36,7 @@ class Strategy:
             mixed_precision="bf16" if precision == "bf16" else "no",
             kwargs_handlers=[
                 InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=timeout)),
-                DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False),
+                DistributedDataParallelKwargs(gradient_as_bucket_view=True),
             ],
         )
         self._check()
@@ -72,7 +73,8 @@ class Strategy:
         return wrapped
 
     def unwrap(self, wrapped: nn.Module) -> nn.Module:
-        plain: nn.Module = self.accelerator.unwrap_model(wrapped, keep_fp32_wrapper=True)
+        """The objective itself: its parameters carry the names that checkpoints use."""
+        plain: nn.Module = wrapped.module if isinstance(wrapped, DistributedDataParallel) else wrapped
         return plain
 
     def warm_up(self, wrapped: nn.Module, standin: SequenceBatch) -> None:

@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl, TensorBoard (extra), and a progress bar, or plain lines where there is no terminal. Rank 0 only."""
+"""What a run tells, on rank 0: metrics.jsonl, TensorBoard (extra), a progress bar or, without a terminal, plain lines."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ class Metrics:
 
     def flush(self) -> None:
         """Writes the waiting lines. Raises FaultError at the first loss that is not finite."""
-        lines = [{key: value.item() if isinstance(value, Tensor) else value for key, value in line.items()} for line in self._waiting]
+        lines = [
+            {key: value.item() if isinstance(value, Tensor) else value for key, value in line.items()} for line in self._waiting
+        ]
         self._waiting = []
         if self.active and lines:
             try:

@@ -9,14 +9,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from attnrec_dist.batch import PADDING
+from attnrec_dist.batch import PADDING, SequenceBatch
 from attnrec_dist.data.loader import GlobalBatch, batches
 from attnrec_dist.data.order import derive_key
 from attnrec_dist.engine import checkpoint
 from attnrec_dist.engine.checkpoint import Progress
 from attnrec_dist.engine.optim import learning_rate, make_optimizer, set_learning_rate
 from attnrec_dist.engine.run import Run
-from attnrec_dist.engine.strategy import Strategy
 from attnrec_dist.engine.tracking import ProgressBar
 from attnrec_dist.errors import ExitCode
 from attnrec_dist.run_dir import verify
@@ -113,14 +112,15 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.loss = model, loss
 
-    def forward(self, batch):  # type: ignore[no-untyped-def]
+    def forward(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
         """(sum of weighted losses, sum of weights) of a micro-batch: scalars."""
-        return self.loss(self.model(batch), batch, self.model.table)
+        total, weight = self.loss(self.model(batch), batch, self.model.table)
+        return total, weight
 
 
 def restore(run: Run, objective: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
     """Goes back to the newest complete checkpoint, on every rank; a fresh run begins at step 0."""
-    found = run.world.on_main(lambda: checkpoint.newest(run.run_dir).name if checkpoint.newest(run.run_dir) else "")
+    found = run.world.on_main(lambda: checkpoint.newest(run.run_dir))
     progress = Progress()
     if found:
         path = run.run_dir.checkpoints / found
@@ -144,5 +144,3 @@ def save(run: Run, progress: Progress, objective: nn.Module, optimizer: torch.op
         run.run_dir.write_status("running", progress.step)
 
     run.world.on_main(write)
-
-

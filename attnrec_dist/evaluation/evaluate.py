@@ -1,4 +1,4 @@
-"""The pass over all views: scores, exact ranks, values. The figures do not depend on how many processes computed them (promise 5).
+"""The pass over all views: scores, exact ranks, values. The figures do not depend on the number of processes (promise 5).
 
 Views are scored in micro-batches whose borders depend on the number of items alone; process r of n takes the micro-batches
 r, r + n, ... What is gathered are integers: the ranks of the relevant items, and how often each item was shown.
@@ -9,17 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.views import PROTOCOLS, ViewBatch, Views, known_events
 from attnrec_dist.distributed import World
 from attnrec_dist.evaluation import baselines, metrics
 from attnrec_dist.evaluation.baselines import BaselinesConfig, Events, Histories, Statistics
 from attnrec_dist.evaluation.ranking import ranks
+from attnrec_dist.evaluation.report import Result, against_the_best, summarise, view_values
 from attnrec_dist.inference.load import score
 from attnrec_dist.ops.top_k import top_k
 from attnrec_dist.settings import Section
@@ -28,6 +32,7 @@ SCORES_HELD = 2**25  # elements of the score matrix of one micro-batch: 128 MiB 
 MOST_VIEWS = 256
 COVERAGE_K = 10
 POLICIES = ("all", "new")
+NEWCOMERS_GET = ("trend", "popularity")  # what customers without history are shown, and what else they could be
 
 Scorer = Callable[[ViewBatch], Tensor]
 
@@ -35,12 +40,18 @@ Scorer = Callable[[ViewBatch], Tensor]
 class EvaluationConfig(Section):
     every_epochs: float = Field(1.0, gt=0, description="epochs between validations")
     every_steps: int | None = Field(None, ge=1, description="steps between validations, instead of every_epochs")
-    metric: str = Field("next_basket/all/ndcg@10", description="protocol/policy/metric on validation that chooses the best checkpoint")
+    metric: str = Field(
+        "next_basket/all/ndcg@10", description="protocol/policy/metric on validation that chooses the best checkpoint"
+    )
     patience: int | None = Field(None, ge=1, description="validations without gain that end the training; null: never")
     metrics: list[str] = Field(
-        ["recall@10", "ndcg@10", "hr@10", "mrr@10", "capped_recall@10"], min_length=1, description="what is measured, each as name@k"
+        ["recall@10", "ndcg@10", "hr@10", "mrr@10", "capped_recall@10"],
+        min_length=1,
+        description="what is measured, each as name@k",
     )
-    threads: int = Field(1, ge=1, description="CPU threads while scoring, fixed so that results do not depend on the machine's cores")
+    threads: int = Field(
+        1, ge=1, description="CPU threads while scoring, fixed so that results do not depend on the machine's cores"
+    )
     baselines: BaselinesConfig = Field(BaselinesConfig(), description="what a model has to beat")
 
     @field_validator("metrics")
@@ -53,22 +64,23 @@ class EvaluationConfig(Section):
 
 @dataclass
 class Measured:
-    """One recommender's values: per view under each protocol and policy, and what share of the catalogue it showed."""
+    """The exact ranks of one recommender, in user order, and what share of the catalogue it showed."""
 
-    values: dict[str, dict[str, dict[str, np.ndarray]]]  # protocol -> policy -> metric -> float64 [views of the protocol]
+    ranks: dict[str, np.ndarray]  # "protocol/policy" -> int64 [M]
+    offsets: dict[str, np.ndarray]  # protocol -> int64 [views of the protocol + 1]
     users: dict[str, np.ndarray]  # protocol -> int64 [views of the protocol]
     coverage: float
-    cold_targets: dict[str, int]  # protocol -> relevant items without training events: misses
+    metrics: list[str]
+
+    def values(self) -> dict[str, np.ndarray]:
+        """Per view: {"next_basket/all/ndcg@10": float64 [views of the protocol], ...}."""
+        return view_values({"": self.ranks}, self.offsets, self.metrics)[""]
 
     def flat(self) -> dict[str, float]:
         """{"next_basket/all/ndcg@10": mean over the views, ...}."""
-        means = {
-            f"{protocol}/{policy}/{metric}": metrics.mean(values)
-            for protocol, policies in self.values.items()
-            for policy, by_metric in policies.items()
-            for metric, values in by_metric.items()
+        return {column: metrics.mean(of_views) for column, of_views in self.values().items()} | {
+            f"coverage@{COVERAGE_K}": self.coverage
         }
-        return means | {f"coverage@{COVERAGE_K}": self.coverage}
 
 
 def evaluate(model: nn.Module, views: Views, config: EvaluationConfig, world: World) -> Measured:
@@ -76,22 +88,67 @@ def evaluate(model: nn.Module, views: Views, config: EvaluationConfig, world: Wo
     was_training = model.training
     model.eval()
     try:
-        return measure(lambda batch: score(model, batch.batch, world.device), views, config, world)
+        return measure(lambda batch: score(model, batch.sequences(), world.device), views, config, world)
     finally:
         model.train(was_training)
 
 
-def evaluate_baselines(views: Views, config: EvaluationConfig, world: World) -> tuple[dict[str, Measured], tuple[str, ...]]:
-    """Measures the hand-made baselines in the same pass; notes say which were left out and why."""
+@dataclass
+class Tested:
+    """A model beside the baselines: what is printed, and the values of each customer."""
+
+    result: Result
+    measured: dict[str, Measured]  # the model first
+
+    def per_view(self, data: DataSet) -> pa.Table:
+        """One row a recommender, protocol, policy and customer; one column a metric, null where nothing was relevant."""
+        parts = []
+        for recommender, measured in self.measured.items():
+            values = measured.values()
+            for part in measured.ranks:
+                protocol, policy = part.split("/")
+                users = measured.users[protocol]
+                columns: dict[str, Any] = {
+                    "recommender": [recommender] * len(users),
+                    "protocol": [protocol] * len(users),
+                    "policy": [policy] * len(users),
+                    "user": data.users()["id"].take(pa.array(users)),
+                }
+                columns |= {metric: pa.array(values[f"{part}/{metric}"], from_pandas=True) for metric in measured.metrics}
+                parts.append(pa.table(columns))
+        return pa.concat_tables(parts)
+
+
+def evaluate_beside_baselines(
+    name: str, model: nn.Module, views: Views, newcomers: Views, config: EvaluationConfig, world: World
+) -> Tested:
+    """The model and every baseline on the same views, compared customer by customer; newcomers get the trend, told apart."""
     events = (Events(*piece) for piece in known_events(views))
     statistics = baselines.collect(events, views.data.manifest.num_items, views.now, config.baselines)
-    measured = {name: measure(baseline_scorer(name, statistics), views, config, world) for name in statistics.names}
-    return measured, statistics.notes
+    measured = {name: evaluate(model, views, config, world)}
+    for baseline in statistics.names:
+        measured[baseline] = measure(baseline_scorer(baseline, statistics), views, config, world)
+    values = {row: each.values() for row, each in measured.items()}
+    of_newcomers = {row: measure(baseline_scorer(row, statistics), newcomers, config, world) for row in NEWCOMERS_GET}
+    result = Result(
+        split=views.part,
+        model=name,
+        customers=summarise(values, {row: each.ranks for row, each in measured.items()}, name),
+        newcomers=summarise(
+            {row: each.values() for row, each in of_newcomers.items()},
+            {row: each.ranks for row, each in of_newcomers.items()},
+            NEWCOMERS_GET[0],
+        ),
+        comparisons=against_the_best(values, name),
+        coverage={row: each.coverage for row, each in measured.items()},
+        notes=statistics.notes,
+    )
+    return Tested(result, measured)
 
 
 def baseline_scorer(name: str, statistics: Statistics) -> Scorer:
     def scorer(batch: ViewBatch) -> Tensor:
-        histories = Histories(batch.history_items, batch.history_times, batch.history_row, len(batch.views))
+        histories = Histories(batch.history["item"], batch.history["time"], batch.history_row, len(batch.views))
         return baselines.scores(name, statistics, histories)
 
     return scorer
@@ -126,25 +183,22 @@ def ranked(batch: ViewBatch, scores: Tensor, protocol: int) -> np.ndarray:
     items, row = batch.relevant[PROTOCOLS[protocol]]
     has = batch.history_is_target
     device = scores.device
-    arguments = (items, row, batch.history_items[has], batch.history_row[has])
+    arguments = (items, row, batch.history["item"][has], batch.history_row[has])
     rank_all, rank_new = ranks(scores, *(torch.from_numpy(np.ascontiguousarray(each)).to(device) for each in arguments))
     return np.stack([batch.views[row], np.full(len(row), protocol), rank_all.cpu().numpy(), rank_new.cpu().numpy()], axis=1)
 
 
 def tabulated(table: np.ndarray, views: Views, names: list[str], coverage: float) -> Measured:
-    """Values of each view, in user order whichever process ranked it."""
-    result = Measured({}, {}, coverage, {})
+    """The ranks of each view, in user order whichever process computed them."""
+    result = Measured({}, {}, {}, coverage, names)
     for bit, protocol in enumerate(PROTOCOLS):
         members = np.flatnonzero(views.protocols >> bit & 1)
         rows = table[table[:, 1] == bit]
         rows = rows[np.argsort(rows[:, 0], kind="stable")]
-        offsets = np.searchsorted(rows[:, 0], np.append(members, len(views)))
+        result.offsets[protocol] = np.searchsorted(rows[:, 0], np.append(members, len(views)))
         result.users[protocol] = views.rows[members]
-        result.cold_targets[protocol] = int((rows[:, 2] == 0).sum())
-        result.values[protocol] = {
-            policy: {name: metrics.per_view(name, rows[:, 2 + column], offsets) for name in names}
-            for column, policy in enumerate(POLICIES)
-        }
+        for column, policy in enumerate(POLICIES):
+            result.ranks[f"{protocol}/{policy}"] = rows[:, 2 + column]
     return result
 
 

@@ -55,14 +55,16 @@ class CustomerHistories:
 
 
 def stored_histories(data: DataSet, names: list[str] | None) -> CustomerHistories:
-    """All events of these customers, or of all customers, from the data set; unknown customers have an empty history."""
+    """All events of these customers (None: of all) from the data set; unknown customers have an empty history."""
     if names is None:
         names = data.users()["id"].to_pylist()
     users = data.user_index(names)
     known = users >= 0
     rows = data.rows(users[known])
     row = np.repeat(np.flatnonzero(known), np.diff(rows.offsets))
-    histories = CustomerHistories(names, users, row, rows.items.astype(np.int64), rows.times, {"event": rows.events, **rows.numeric})
+    histories = CustomerHistories(
+        names, users, row, rows.items.astype(np.int64), rows.times, {"event": rows.events, **rows.numeric}
+    )
     return histories.known_only(data.manifest.num_items)
 
 

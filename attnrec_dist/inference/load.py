@@ -60,7 +60,9 @@ def load_model(path: Path, checkpoint: str = "best", data: str | None = None, de
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise CheckpointError(f"{folder}: its weights do not fit the model of {where}: {str(error).splitlines()[-1].strip()}") from None
+        raise CheckpointError(
+            f"{folder}: its weights do not fit the model of {where}: {str(error).splitlines()[-1].strip()}"
+        ) from None
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return TrainedModel(run_dir, folder, config, tree, data_set, model.to(device).eval(), device)
 

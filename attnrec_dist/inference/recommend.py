@@ -93,7 +93,9 @@ class Recommender:
         items = self.trained.data.item_index(list(ids))
         return items[(items >= 0) & (items < self.num_items)]
 
-    def lists(self, histories: CustomerHistories, k: int, barred: np.ndarray, new_only: bool) -> Iterator[list[list[Recommendation]]]:
+    def lists(
+        self, histories: CustomerHistories, k: int, barred: np.ndarray, new_only: bool
+    ) -> Iterator[list[list[Recommendation]]]:
         """Recommendations of each customer, in order, some customers at a time."""
         step = max(1, min(CUSTOMERS_AT_ONCE, SCORES_HELD // self.num_items))
         for first in range(0, len(histories.names), step):
@@ -101,7 +103,9 @@ class Recommender:
             scores, ids, has_history = self._best(part, k, barred, new_only)
             yield [self._list(scores[row], ids[row], bool(has_history[row])) for row in range(len(part.names))]
 
-    def _best(self, part: CustomerHistories, k: int, barred: np.ndarray, new_only: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _best(
+        self, part: CustomerHistories, k: int, barred: np.ndarray, new_only: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         count = len(part.names)
         has_history = np.bincount(part.row, minlength=count) > 0
         scores = torch.from_numpy(self.trend()).repeat(count, 1)
@@ -171,8 +175,14 @@ def write_recommendations(run_dir: Path, output: Path, request: Request) -> None
     barred = recommender.known_items(read_lines(request.exclude, "--exclude") if request.exclude else [])
     partial = output.with_name(f".{output.name}.partial")
     schema = pa.schema(
-        [("user", pa.string()), ("rank", pa.int32()), ("item", pa.string()), ("title", pa.string())]
-        + [("score", pa.float32()), ("source", pa.string())]
+        {
+            "user": pa.string(),
+            "rank": pa.int32(),
+            "item": pa.string(),
+            "title": pa.string(),
+            "score": pa.float32(),
+            "source": pa.string(),
+        }
     )
     first = 0
     try:
@@ -203,7 +213,9 @@ def wanted_histories(data: DataSet, request: Request) -> CustomerHistories:
 
 
 def _as_table(names: list[str], lists: list[list[Recommendation]], schema: pa.Schema) -> pa.Table:
-    rows = [(name, each.rank, each.item, each.title, each.score, each.source) for name, best in zip(names, lists) for each in best]
+    rows = [
+        (name, each.rank, each.item, each.title, each.score, each.source) for name, best in zip(names, lists) for each in best
+    ]
     columns = list(zip(*rows)) if rows else [()] * len(schema)
     return pa.table([pa.array(column, field.type) for column, field in zip(columns, schema)], schema=schema)
 
@@ -215,6 +227,8 @@ def described(name: str, history: CustomerHistories, data: DataSet, best: list[R
         items = history.items[history.times == time]
         shown = [title or identity for title, identity in zip(data.titles(items[:4]), data.item_ids(items[:4]))]
         more = f" and {len(items) - 4} more" if len(items) > 4 else ""
-        lines.append(f"  {np.datetime64(int(time), 's').astype('datetime64[D]')}  {', '.join(text.strip() for text in shown)}{more}")
+        lines.append(
+            f"  {np.datetime64(int(time), 's').astype('datetime64[D]')}  {', '.join(text.strip() for text in shown)}{more}"
+        )
     lines += [f"  {each.rank}. {(each.title or each.item).strip()}{' (trend)' if each.source == TREND else ''}" for each in best]
     return "\n".join(lines)
