@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,16 @@ def smoothed(values: np.ndarray, span: int) -> np.ndarray:
     return np.where(count > 0, (sums[end] - sums[start]) / np.maximum(count, 1), math.nan)
 
 
+def best_step(points: Mapping[int, float]) -> int | None:
+    """The step with the highest value, the earlier one of equals as training keeps it; None where no value is finite.
+
+    >>> best_step({10: 0.2, 20: 0.3, 30: 0.3, 40: math.nan})
+    20
+    """
+    finite = [step for step, value in points.items() if math.isfinite(value)]
+    return max(finite, key=lambda step: (points[step], -step), default=None)
+
+
 def _draw_loss(axes: Any, losses: dict[int, float]) -> None:
     axes.set_title("Training loss")
     axes.set_ylabel("loss per target (nats)")
@@ -113,19 +124,12 @@ def _draw_evaluations(axes: Any, evaluations: dict[str, dict[int, float]], selec
         label = key.removeprefix("eval/").rpartition("/")[0].replace("_", " ").replace("/", ", ")
         bold = key == selected
         axes.plot(steps, [points[s] for s in steps], marker="o", markersize=3, linewidth=2 if bold else 1.2, label=label or key)
-    finite = {step: value for step, value in evaluations.get(selected, {}).items() if math.isfinite(value)}
-    if finite:
-        best = max(finite, key=lambda step: (finite[step], -step))  # the earlier one of equals, as training keeps it
+    best = best_step(evaluations.get(selected, {}))
+    if best is not None:
+        value = evaluations[selected][best]
         axes.axvline(best, color="black", linestyle=":", linewidth=1)
-        axes.plot(
-            [best],
-            [finite[best]],
-            marker="*",
-            markersize=13,
-            color="black",
-            linestyle="none",
-            label=f"best: {finite[best]:.4f} at step {best:,}",
-        )
+        label = f"best: {value:.4f} at step {best:,}"
+        axes.plot([best], [value], marker="*", markersize=13, color="black", linestyle="none", label=label)
     axes.set_ylim(bottom=0)
     axes.margins(y=0.15)
     axes.legend(frameon=False, fontsize="small")

@@ -35,9 +35,9 @@ LOGS += [folder / "shared/data/online-retail-ii" / LOG_NAME for folder in (ROOT,
 
 @st.composite
 def logs(draw):
-    """(V, sorted events (row, time, item) of a few customers over 100 days)."""
+    """(V, sorted events (row, time, item) of a few customers on ten days; lines come twice)."""
     num_items = draw(st.integers(1, 7))
-    event = st.tuples(st.integers(0, 3), st.integers(0, 99).map(lambda day: day * DAY), st.integers(0, num_items - 1))
+    event = st.tuples(st.integers(0, 3), st.integers(0, 9).map(lambda day: 11 * day * DAY), st.integers(0, num_items - 1))
     return num_items, sorted(draw(st.lists(event, max_size=40)))
 
 
@@ -125,6 +125,12 @@ def test_breaking_ties_keeps_order_and_value(values, data):
     assert (got[:, None] > got[None, :])[apart].all()
 
 
+def test_values_that_differ_by_rounding_are_ties():
+    values, popularity = np.zeros(1000), np.zeros(1000, np.int64)
+    values[:2], popularity[:2] = [0.3 + 1e-15, 0.3], [1, 2]
+    assert break_ties(values, popularity).argmax() == 1
+
+
 def test_cold_items_in_a_history_are_ignored():
     events = [(0, DAY, 0), (0, DAY, 1), (0, 2 * DAY, 1)]
     statistics = collect(pieces(events), 2, NOW, BaselinesConfig())
@@ -139,6 +145,14 @@ def test_the_graph_keeps_the_nearest_neighbours():
     graph = collect(pieces(events), 4, NOW, BaselinesConfig(neighbours=2)).graph.toarray()
     near, far = 3 / math.sqrt(4 * 3), 2 / math.sqrt(4 * 2)
     np.testing.assert_allclose(graph[0], [0, near / (near + far), far / (near + far), 0], rtol=1e-12)
+
+
+def test_the_graph_keeps_the_more_popular_of_equal_neighbours():
+    """1, 2 and 3 were each bought once with 0 and once alone, 3 then in two lines: of equal cosines, 3 is the popular one."""
+    baskets = [(0, 1), (0, 2), (0, 3), (1,), (2,), (3, 3)]
+    events = sorted((0, day * DAY, item) for day, items in enumerate(baskets) for item in items)
+    graph = collect(pieces(events), 4, NOW, BaselinesConfig(neighbours=1)).graph
+    assert graph.toarray()[0].tolist() == [0, 0, 0, 1]
 
 
 def test_the_graph_is_the_same_in_any_pieces(monkeypatch):
