@@ -8,8 +8,24 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnrec_dist.ops.linear_cross_entropy import linear_cross_entropy
+
+
+class Watch(TorchDispatchMode):
+    """Sees every operation below autograd: its name, and the size of what it made."""
+
+    def __init__(self):
+        super().__init__()
+        self.names, self.largest = [], 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.names.append(function.name())
+        if isinstance(result, torch.Tensor):
+            self.largest = max(self.largest, result.numel())
+        return result
 
 
 def problem(queries, targets, items=11, width=5, seed=0, dtype=torch.float64):
@@ -71,9 +87,10 @@ def test_only_the_gradient_asked_for_is_formed(frozen):
 
 def test_without_gradients_none_is_formed():
     arguments = problem(4, 6)
-    with torch.no_grad():
-        loss = linear_cross_entropy(*arguments)
+    with torch.no_grad(), Watch() as watch:
+        loss = linear_cross_entropy(*arguments, chunk_elements=22)
     assert not loss.requires_grad
+    assert [name for name in watch.names if "mm" in name] == ["aten::mm.out"] * 2  # two chunks, each only its logits
     torch.testing.assert_close(loss, plain(*arguments).detach())
 
 
@@ -125,16 +142,6 @@ def test_the_device_path_without_slices_gives_the_same(monkeypatch):
 
 def test_no_more_than_a_chunk_of_logits_is_alive():
     hidden, weight, *targets = problem(300, 300, items=1000, width=4, dtype=torch.float32)
-    largest = 0
-
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            nonlocal largest
-            result = function(*args, **(kwargs or {}))
-            if isinstance(result, torch.Tensor):
-                largest = max(largest, result.numel())
-            return result
-
-    with Watch():
+    with Watch() as watch:
         linear_cross_entropy(hidden, weight, *targets, chunk_elements=7 * 1000).backward()
-    assert largest == 7 * 1000
+    assert watch.largest == 7 * 1000
