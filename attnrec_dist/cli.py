@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(arguments.run(arguments, rest))
     except AttnrecError as error:
         if is_main_process() or isinstance(error, FaultError):
-            print(f"attnrec: error: {error}", file=sys.stderr)
+            who = "attnrec" if is_main_process() else f"attnrec, rank {os.environ['RANK']}"
+            print(f"{who}: error: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         print(f"attnrec: error: {StorageError.of(error, f'attnrec {arguments.command}')}", file=sys.stderr)

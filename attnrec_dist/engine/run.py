@@ -88,7 +88,9 @@ class Run:
         )
 
     def look_due(self, step: int) -> bool:
-        """Whether losses and stop requests are read off the device at this step."""
+        """Whether losses and stop requests are read off the device at this step; on a GPU that waits for the queue to empty."""
+        if self.world.device.type == "cpu":
+            return True
         return step % self.config.tracking.log_every == 0 or step == self.max_steps or self.evaluation_due(step)
 
     def evaluation_due(self, step: int) -> bool:
@@ -196,6 +198,7 @@ def claim(run_dir: RunDir, config: RunConfig) -> None:
     if run_dir.config.exists():
         refuse_changes(run_dir, config)
     write_whole(run_dir.config, to_yaml(config))
+    run_dir.write_status("running", int(run_dir.status()["step"]))
 
 
 def refuse_changes(run_dir: RunDir, config: RunConfig) -> None:

@@ -23,7 +23,11 @@ PLAIN_LINE_SECONDS = 10.0
 
 class TrackingConfig(Section):
     tensorboard: bool = Field(False, description="write TensorBoard files into the run directory (extra: tensorboard)")
-    log_every: int = Field(10, ge=1, description="steps between looks at the losses and at stop requests; every step is logged")
+    log_every: int = Field(
+        10,
+        ge=1,
+        description="on a GPU: steps between looks at the losses and at stop requests; every step is logged all the same",
+    )
 
 
 class Metrics:

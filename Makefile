@@ -1,0 +1,59 @@
+# make help lists what there is. Everything runs in .venv, which is made when it is first needed and never made again
+# until pyproject.toml or constraints.txt change. PYTHON=python3.12 make ... chooses another interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORE := $(VENV)/.core-installed
+DEV := $(VENV)/.dev-installed
+DATA := data/quickstart
+RUN := runs/quickstart-sasrec
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location -c constraints.txt
+
+.PHONY: help train prepare test test-slow lint format bench clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+
+train: $(CORE) $(DATA)/manifest.json  ## the whole way on the bundled log: prepare, train, evaluate, recommend
+	$(BIN)/attnrec train configs/quickstart-sasrec.yaml --run_dir $(RUN)
+	$(BIN)/attnrec evaluate $(RUN) --output $(RUN)/test.json
+	$(BIN)/attnrec plot $(RUN)
+	$(BIN)/attnrec recommend $(RUN) --output $(RUN)/recommendations.parquet --show 3
+
+prepare: $(DATA)/manifest.json  ## the bundled log only -> data/quickstart
+
+$(DATA)/manifest.json: configs/prepare/quickstart.yaml | $(CORE)
+	$(BIN)/attnrec prepare configs/prepare/quickstart.yaml --output $(DATA)
+
+test: $(DEV)  ## the test suite (under 10 minutes on 2 cores)
+	$(BIN)/python -m pytest -m "not slow" --durations=15
+
+test-slow: $(DEV)  ## the longer tests as well
+	$(BIN)/python -m pytest
+
+lint: $(DEV)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(DEV)  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(DEV) $(DATA)/manifest.json  ## speed of each part on this machine, beside its floor
+	$(BIN)/python benchmarks/spine.py
+
+$(CORE): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; type: make PYTHON=python3.11 ..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): about two minutes"
+	$(PIP) -e '.[plots]'
+	touch $@
+
+$(DEV): $(CORE)
+	$(PIP) -e '.[dev]'
+	touch $@
+
+clean:  ## remove prepared data and runs, keep the environment
+	rm -rf data runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
