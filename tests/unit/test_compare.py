@@ -85,3 +85,17 @@ def test_nothing_to_compare():
     assert math.isnan(empty.difference)
     with pytest.raises(DataError, match=r"of 2 and of 3 views; compare two evaluations of the same data set"):
         paired_difference(np.zeros(2), np.zeros(3))
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.001, 0.01])
+def test_many_views_need_no_resampling(monkeypatch, shift):
+    a, b = sample(5_000, shift)
+    resampled = paired_difference(a, b, resamples=10_000)
+    monkeypatch.setattr(compare, "RESAMPLED_VIEWS", 4_999)
+    normal = paired_difference(a, b)
+    width = resampled.high - resampled.low
+    assert normal.difference == resampled.difference
+    assert (normal.low, normal.high) == pytest.approx((resampled.low, resampled.high), abs=0.04 * width)
+    assert normal.p == pytest.approx(resampled.p, abs=0.02)
+    assert normal.low != resampled.low
+    assert paired_difference(a, a).p == 1
