@@ -1,0 +1,201 @@
+"""Starts real jobs, kills them to the last process, and reads what they left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+SCRIPT = HERE / "scripts" / "recorded.py"
+TOKEN = "ATTNREC_TEST_JOB"  # by this variable a job's processes are told from all others
+TAIL = 4000
+PATIENCE = 90.0  # seconds after which a job counts as hanging
+
+
+@dataclass
+class Job:
+    """A started job: the launcher and all that it has started, wherever in the process tree they went."""
+
+    process: subprocess.Popen[str]
+    token: str
+    output: Path
+    record: Path
+
+    def pids(self) -> list[int]:
+        """Living processes of this job, the launcher first."""
+        mark = f"{TOKEN}={self.token}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    if mark in (entry / "environ").read_bytes().split(b"\0"):
+                        found.append(int(entry.name))
+                except OSError:
+                    continue
+        return sorted(found, key=lambda pid: (pid != self.process.pid, pid))
+
+    def rank_pid(self, rank: int) -> int:
+        """The process of a rank: that child of the launcher (or the launcher itself) whose environment says so."""
+        if rank == 0 and self.record.joinpath("plain").exists():
+            return self.process.pid
+        for pid in self.pids():
+            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            if f"RANK={rank}".encode() in environment:
+                return pid
+        raise AssertionError(f"rank {rank} does not run:\n{self.text()}")
+
+    def text(self) -> str:
+        return self.output.read_text()[-TAIL:] if self.output.exists() else ""
+
+    def wait_paused(self, timeout: float = PATIENCE) -> None:
+        """Returns when the rank that PAUSE_AT names has come to its place."""
+        self.wait_for(lambda: (self.record / "paused").exists(), "pause", timeout)
+        (self.record / "paused").unlink()
+
+    def wait_for(self, condition: Any, what: str, timeout: float = PATIENCE) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if self.process.poll() is not None:
+                raise AssertionError(f"ended with {self.process.returncode} before {what}:\n{self.text()}")
+            if time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError(f"no {what} within {timeout:.0f} s:\n{self.text()}")
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """SIGKILL to every process of the job, until none is left."""
+        while pids := self.pids():
+            for pid in pids:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            self.process.poll()
+            time.sleep(0.01)
+        self.process.wait()
+
+    def wait(self, expect: int | None = 0, timeout: float = PATIENCE) -> str:
+        """Its output. Fails, and leaves no process, when it does not end in time, or not with this exit code (None: any but 0)."""
+        try:
+            code = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"hangs: no end within {timeout:.0f} s:\n{self.text()}") from None
+        deadline = time.monotonic() + 10  # the launcher is gone; what it started has to follow
+        while (left := self.pids()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.kill()
+        if (code == 0) if expect is None else (code != expect):
+            raise AssertionError(f"exit code {code}, expected {'an error' if expect is None else expect}:\n{self.text()}")
+        if left:
+            raise AssertionError(f"the launcher ended but {len(left)} of its processes lived on:\n{self.text()}")
+        return self.text()
+
+
+@dataclass
+class Trial:
+    """A run directory with its record: started as often as a test likes, on any number of processes."""
+
+    directory: Path
+    config: Path
+    overrides: dict[str, Any] = field(default_factory=dict)
+    jobs: list[Job] = field(default_factory=list)
+
+    @property
+    def run_dir(self) -> Path:
+        return self.directory / "run"
+
+    def arguments(self, **overrides: Any) -> list[str]:
+        words = ["train", str(self.config), "--run_dir", str(self.run_dir)]
+        for key, value in {**self.overrides, **overrides}.items():
+            words += [f"--{key.replace('__', '.')}", str(value)]
+        return words
+
+    def start(self, world: int = 1, launcher: str = "torchrun", pause_at: str = "", **overrides: Any) -> Job:
+        return self.start_command(self.arguments(**overrides), world, launcher, pause_at)
+
+    def start_command(self, arguments: list[str], world: int = 1, launcher: str = "torchrun", pause_at: str = "") -> Job:
+        record = self.directory / f"attempt-{len(self.jobs)}"
+        record.mkdir(parents=True)
+        job = start([str(SCRIPT), *arguments], record, world, launcher, PAUSE_AT=pause_at)
+        self.jobs.append(job)
+        return job
+
+    def run(self, world: int = 1, expect: int | None = 0, timeout: float = PATIENCE, **rest: Any) -> str:
+        return self.start(world, **rest).wait(expect, timeout)
+
+    def close(self) -> None:
+        for job in self.jobs:
+            job.kill()
+
+    # what it left behind
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.run_dir / "metrics.jsonl").read_text().splitlines()]
+
+    def curve(self) -> list[tuple[int, str, float]]:
+        """(step, name, value) of everything measured, in the order of the file; clocks and counts of one rank left out."""
+        keys = ("epoch", "loss", "learning_rate")
+        return [
+            (line["step"], key, value) for line in self.lines() for key, value in line.items() if key in keys or "/" in key
+        ]
+
+    def losses(self) -> dict[int, float]:
+        return {line["step"]: line["loss"] for line in self.lines() if "loss" in line}
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.run_dir / "status.json").read_text())
+        return found
+
+    def checkpoints(self) -> list[str]:
+        return sorted(path.name for path in (self.run_dir / "checkpoints").iterdir())
+
+    def weights(self) -> dict[str, Any]:
+        return dict(load_file(self.run_dir / "last" / "objective.safetensors"))
+
+    def optimizer(self) -> dict[str, Any]:
+        return dict(load_file(self.run_dir / "last" / "optimizer.safetensors"))
+
+    def trained(self) -> dict[int, list[dict[str, Any]]]:
+        """step (from 0) -> what each rank trained in it, by the last attempt that came there."""
+        found: dict[int, list[dict[str, Any]]] = {}
+        for job in self.jobs:
+            attempt: dict[int, list[dict[str, Any]]] = {}
+            for path in sorted(job.record.glob("rank-*.jsonl")):
+                for line in path.read_text().splitlines():
+                    entry = json.loads(line)
+                    attempt.setdefault(entry["step"], []).append(entry)
+            if attempt:
+                found = {step: entries for step, entries in found.items() if step < min(attempt)} | attempt
+        return found
+
+
+def start(script: list[str], record: Path, world: int = 1, launcher: str = "torchrun", **environment: str) -> Job:
+    """Starts a script: `plain` as it is, under `torchrun`, or under `accelerate` with launch/ddp.yaml."""
+    python = [sys.executable]
+    if launcher == "torchrun":
+        python += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(world)]
+    elif launcher == "accelerate":
+        python += ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / "launch" / "ddp.yaml")]
+        python += ["--num_processes", str(world), "--main_process_port", "0"]
+    else:
+        (record / "plain").touch()
+    token = uuid.uuid4().hex
+    variables = {"OMP_NUM_THREADS": "1", "RECORD_DIR": str(record), TOKEN: token, "CUDA_VISIBLE_DEVICES": "", **environment}
+    output = record / "output.txt"
+    with open(output, "w") as file:
+        process = subprocess.Popen(
+            python + script, cwd=ROOT, env=os.environ | variables, stdout=file, stderr=file, start_new_session=True, text=True
+        )
+    return Job(process, token, output, record)

@@ -1,0 +1,120 @@
+"""`attnrec ...` with a notebook: what each rank trains is written down, and a rank can be made to stand still at a named place.
+
+The package knows nothing of this. Settings come from the environment:
+    RECORD_DIR   where the notebooks go, rank-R.jsonl: one line an executed step
+    PAUSE_AT     PLACE:STEP:RANK, for example before_step:7:0 or marker:8:0: there the rank writes the file `paused` and sleeps,
+                 so that whoever watches can kill it exactly there; PLACES says which places there are
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attnrec_dist.cli
+from attnrec_dist.engine import checkpoint
+from attnrec_dist.engine import train as training
+
+RANK = int(os.environ.get("RANK", "0"))
+RECORD = Path(os.environ["RECORD_DIR"])
+# before_step: the batch is there, nothing computed     after_step: weights updated, nothing logged
+# optimizer: weights written, optimizer not             marker: checkpoint renamed, its marker missing
+# prune: checkpoint complete, older ones there          evaluation: validation begins      logging: half a line of metrics
+PLACES = ("before_step", "after_step", "optimizer", "marker", "prune", "evaluation", "logging")
+
+
+def pause(place: str, step: int) -> None:
+    """Sleeps for ever where PAUSE_AT says so."""
+    wanted, _, rest = os.environ.get("PAUSE_AT", "").partition(":")
+    if wanted == place and rest == f"{step}:{RANK}":
+        (RECORD / "paused").write_text(str(os.getpid()))
+        time.sleep(3600)
+
+
+def note(batch: Any) -> None:
+    micro = batch.micro_batches
+    line = {
+        "step": batch.step,
+        "samples": [each.sample_ids.tolist() for each in micro],
+        "users": [each.users.tolist() for each in micro],
+        "weight": float(sum(each.target_weight.double().sum() for each in micro)),
+        "standin_weight": float(sum(standin_weight(each) for each in micro)),
+        "targets": sum(int((each.target_weight > 0).sum()) for each in micro),
+    }
+    with open(RECORD / f"rank-{RANK}.jsonl", "a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def standin_weight(batch: Any) -> float:
+    row = (batch.queries[batch.target_query].unsqueeze(1) >= batch.offsets[1:]).sum(1)
+    return float(batch.target_weight[batch.sample_ids[row] < 0].sum())
+
+
+def watched_step(original: Callable[..., Any]) -> Callable[..., Any]:
+    def train_step(run: Any, wrapped: Any, optimizer: Any, batch: Any) -> Any:
+        pause("before_step", batch.step)
+        note(batch)
+        result = original(run, wrapped, optimizer, batch)
+        pause("after_step", batch.step)
+        return result
+
+    return train_step
+
+
+def watch_checkpoints() -> None:
+    save, save_file, checksum, prune = checkpoint.save, checkpoint.save_file, checkpoint.checksum, checkpoint.prune
+    current = {"step": 0}
+
+    def watched_save(run_dir: Any, progress: Any, *rest: Any) -> Any:
+        current["step"] = progress.step
+        return save(run_dir, progress, *rest)
+
+    def watched_save_file(tensors: Any, path: Path) -> None:
+        if path.name.startswith("optimizer"):
+            pause("optimizer", current["step"])
+        save_file(tensors, path)
+
+    def watched_checksum(path: Path) -> str:
+        pause("marker", current["step"])
+        return checksum(path)
+
+    def watched_prune(*arguments: Any) -> None:
+        pause("prune", current["step"])
+        prune(*arguments)
+
+    checkpoint.save, checkpoint.save_file = watched_save, watched_save_file
+    checkpoint.checksum, checkpoint.prune = watched_checksum, watched_prune
+
+
+def watch_run() -> None:
+    from attnrec_dist.engine import run as running
+
+    validate, flush = running.Run.validate, running.Metrics.flush
+
+    def watched_validate(self: Any, objective: Any, progress: Any, bar: Any) -> bool:
+        pause("evaluation", progress.step)
+        return validate(self, objective, progress, bar)
+
+    def watched_flush(self: Any) -> None:
+        flush(self)
+        if self.active and self.path.exists():
+            step = json.loads(self.path.read_text().splitlines()[-1])["step"]
+            if os.environ.get("PAUSE_AT", "") == f"logging:{step}:{RANK}":
+                with open(self.path, "a") as file:
+                    file.write('{"step": 9999, "lo')
+                pause("logging", step)
+
+    running.Run.validate, running.Metrics.flush = watched_validate, watched_flush
+
+
+if __name__ == "__main__":
+    RECORD.mkdir(parents=True, exist_ok=True)
+    training.train_step = watched_step(training.train_step)
+    watch_checkpoints()
+    watch_run()
+    sys.exit(attnrec_dist.cli.main(sys.argv[1:]))
