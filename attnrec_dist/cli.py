@@ -241,10 +241,12 @@ def recommend_command(arguments: argparse.Namespace, rest: list[str]) -> int:
 def plot_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     from attnrec_dist.evaluation.plots import curves
     from attnrec_dist.run_dir import RunDir
+    from attnrec_dist.settings import read_yaml
 
     _no_more(rest)
     run_dir = RunDir.existing(_required(arguments.run_dir, "RUN_DIR", "plot"))
     picture = run_dir.path / "curves.png"
-    curves(run_dir.metrics, picture)
+    chosen = read_yaml(run_dir.config).get("evaluation", {}).get("metric", "")
+    curves(run_dir.metrics, picture, f"eval/{chosen}")
     print(picture)
     return ExitCode.DONE

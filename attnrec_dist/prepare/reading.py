@@ -116,11 +116,11 @@ def _kind(path: Path, kind: str) -> str:
 def _parquet_columns(path: Path) -> tuple[tuple[str, str], ...]:
     try:
         schema = pq.read_schema(path)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise StorageError.of(error, f"reading {path}") from None
         detail = "it is empty" if path.stat().st_size == 0 else str(error).partition("\n")[0]
         raise InputError(f"{path}: not a Parquet file ({detail}); set input.format if it is csv or tsv") from None
-    except OSError as error:
-        raise StorageError.of(error, f"reading {path}") from None
     return tuple((field.name, str(field.type)) for field in schema)
 
 
