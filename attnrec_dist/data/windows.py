@@ -21,6 +21,7 @@ from attnrec_dist.errors import DataError, StorageError
 # the columns of a window, all int32: its tokens [start, stop) and where its last target basket ends, counted from the row's
 # first token; the token from which baskets are queries; how many queries there are
 START, STOP, END, FIRST_QUERY, QUERIES = range(5)
+COLUMNS = 5
 
 
 @dataclass(frozen=True)
@@ -73,54 +74,54 @@ def target_codes(config: DataConfig, event_types: list[str]) -> np.ndarray | Non
 
 def open_index(data: DataSet, config: DataConfig, directory: Path) -> SampleIndex | None:
     """The index stored in `directory`, or None when there is none for this data set and these keys."""
-    base = directory / _name(data, config)
-    try:
-        row_windows = np.load(base.with_suffix(".rows.npy"), mmap_mode="r")
-        windows = np.load(base.with_suffix(".windows.npy"), mmap_mode="r")
-    except (FileNotFoundError, ValueError, EOFError):
+    rows, windows = _paths(data, config, directory)
+    if not (rows.is_file() and windows.is_file()):
         return None
-    return SampleIndex(row_windows, windows, config.max_length)
+    return SampleIndex(np.memmap(rows, np.int64, "r"), np.memmap(windows, np.int32, "r").reshape(-1, COLUMNS), config.max_length)
 
 
 def build_index(data: DataSet, config: DataConfig, directory: Path) -> None:
-    """Reads the training part once and stores its windows, unless they are there already. Called by one process of the job."""
+    """Reads the training part once, in bounded memory, and stores its windows, unless they are there. One process of the job does.
+
+    Raises DataError when nobody has a training target, StorageError when the disk refuses.
+    """
     if open_index(data, config, directory) is not None:
         return
-    directory.mkdir(parents=True, exist_ok=True)
-    base = directory / _name(data, config)
     codes = target_codes(config, data.manifest.event_types)
-    counts = np.zeros(data.num_rows + 1, np.int64)
-    chunks: list[np.ndarray] = []
-    for rows in data.scan():
-        row_of, windows = windows_of(rows, config, codes)
-        chunks.append(windows)
-        first = rows.first or 0
-        counts[first + 1 : first + 1 + len(rows.users)] = np.bincount(row_of, minlength=len(rows.users))
-    windows = np.concatenate(chunks) if chunks else np.empty((0, 5), np.int32)
-    if not len(windows):
+    finals = _paths(data, config, directory)
+    partials = [path.with_name(f"{path.name}.{os.getpid()}.partial") for path in finals]
+    samples = 0
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with open(partials[0], "wb") as row_file, open(partials[1], "wb") as window_file:
+            row_file.write(np.zeros(1, np.int64).tobytes())
+            for rows in data.scan():
+                row_of, windows = windows_of(rows, config, codes)
+                row_file.write((samples + np.cumsum(np.bincount(row_of, minlength=len(rows)))).astype(np.int64).tobytes())
+                window_file.write(windows.tobytes())
+                samples += len(windows)
+            for file in (row_file, window_file):
+                file.flush()
+                os.fsync(file.fileno())
+        if samples:
+            for partial, final in zip(partials, finals):
+                partial.replace(final)
+    except OSError as error:
+        raise StorageError.of(error, f"storing the sample index in {directory}") from None
+    finally:
+        for partial in partials:
+            partial.unlink(missing_ok=True)
+    if not samples:
         raise DataError(
             f"{data.path}: no customer has a training target (two baskets at least, "
             f"data.basket={config.basket}, data.target_events={config.target_events})"
         )
-    _store(base.with_suffix(".windows.npy"), windows)
-    _store(base.with_suffix(".rows.npy"), np.cumsum(counts))
 
 
-def _name(data: DataSet, config: DataConfig) -> str:
-    return f"samples-{data.manifest.fingerprint[:16]}-{config.samples_key()}"
-
-
-def _store(path: Path, array: np.ndarray) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            np.save(file, array)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise StorageError.of(error, f"storing the sample index {path.name}") from None
+def _paths(data: DataSet, config: DataConfig, directory: Path) -> tuple[Path, Path]:
+    """Raw little-endian arrays: the prefix sum of windows a row, int64 [rows + 1], and the windows, int32 [samples, 5]."""
+    name = f"samples-{data.manifest.fingerprint[:16]}-{config.samples_key()}"
+    return directory / f"{name}.rows.bin", directory / f"{name}.windows.bin"
 
 
 def windows_of(rows: Rows, config: DataConfig, codes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -139,7 +140,7 @@ def windows_of(rows: Rows, config: DataConfig, codes: np.ndarray | None) -> tupl
             for window in _cut(ends[first:last], has_target[first:last], config):
                 result_rows.append(index)
                 result.append(window)
-    return np.array(result_rows, np.int64), np.array(result, np.int32).reshape(-1, 5)
+    return np.array(result_rows, np.int64), np.array(result, np.int32).reshape(-1, COLUMNS)
 
 
 def training_tokens(rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
