@@ -81,7 +81,7 @@ def open_index(data: DataSet, config: DataConfig, directory: Path) -> SampleInde
 
 
 def build_index(data: DataSet, config: DataConfig, directory: Path) -> None:
-    """Reads the training part once, in bounded memory, and stores its windows, unless they are there. One process of the job does.
+    """Reads the training part once, in bounded memory, and stores its windows, unless they are there. One process does it.
 
     Raises DataError when nobody has a training target, StorageError when the disk refuses.
     """

@@ -195,7 +195,7 @@ def claim(run_dir: RunDir, config: RunConfig) -> None:
     """Makes or reopens the run directory, locks it, and refuses a configuration that would make another run of it."""
     run_dir.create()
     run_dir.lock()
-    if run_dir.config.exists():
+    if run_dir.complete_checkpoints():  # an attempt that never got that far binds nobody
         refuse_changes(run_dir, config)
     write_whole(run_dir.config, to_yaml(config))
     run_dir.write_status("running", int(run_dir.status()["step"]))
