@@ -118,7 +118,7 @@ def find_views(data: DataSet, config: DataConfig, part: Part) -> tuple[Views, Vi
     cut = split.train_end if part == "validation" else split.valid_end
     row, end, protocols, has_history = (np.concatenate(columns) for columns in zip(*found))
     customers, newcomers = (
-        Views(data, config, part, row[chosen], end[chosen], protocols[chosen], cut or latest + 1)
+        Views(data, config, part, row[chosen], end[chosen], protocols[chosen], latest + 1 if cut is None else cut)
         for chosen in (has_history, ~has_history)
     )
     return customers, newcomers

@@ -75,9 +75,12 @@ def target_codes(config: DataConfig, event_types: list[str]) -> np.ndarray | Non
 def open_index(data: DataSet, config: DataConfig, directory: Path) -> SampleIndex | None:
     """The index stored in `directory`, or None when there is none for this data set and these keys."""
     rows, windows = _paths(data, config, directory)
-    if not (rows.is_file() and windows.is_file()):
+    if not (rows.is_file() and windows.is_file()) or rows.stat().st_size != 8 * (data.num_rows + 1):
         return None
-    return SampleIndex(np.memmap(rows, np.int64, "r"), np.memmap(windows, np.int32, "r").reshape(-1, COLUMNS), config.max_length)
+    row_windows = np.memmap(rows, np.int64, "r")
+    if windows.stat().st_size != 4 * COLUMNS * row_windows[-1]:
+        return None
+    return SampleIndex(row_windows, np.memmap(windows, np.int32, "r").reshape(-1, COLUMNS), config.max_length)
 
 
 def build_index(data: DataSet, config: DataConfig, directory: Path) -> None:

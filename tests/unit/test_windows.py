@@ -1,0 +1,181 @@
+"""Windows against an oracle that walks each user's baskets with lists; and the stored index."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+
+import numpy as np
+import pytest
+from fake_data import EVENT_TYPES, FakeData, Row, baskets_of, codes_of, configs, leave_one_out, time_split
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attnrec_dist.data.config import DataConfig
+from attnrec_dist.data.windows import build_index, open_index, target_codes, windows_of
+from attnrec_dist.errors import ConfigError, DataError, StorageError
+from attnrec_dist.settings import build
+
+
+def plain_windows(row: Row, config: DataConfig) -> list[tuple[int, int, int, int, int]]:
+    """(first token, token after the input, token after the last target basket, first query's token, queries)."""
+    events = row.events[: row.train_end]
+    baskets = baskets_of(events, config.basket)
+    wanted = codes_of(config)
+    queries = [k for k in range(len(baskets) - 1) if any(events[place][2] in wanted for place in baskets[k + 1])]
+
+    def tokens(first: int, last: int) -> int:
+        return sum(map(len, baskets[first : last + 1]))
+
+    def window(first: int, chosen: list[int]) -> tuple[int, int, int, int, int]:
+        final = chosen[-1]
+        return baskets[first][0], baskets[final][-1] + 1, baskets[final + 1][-1] + 1, baskets[chosen[0]][0], len(chosen)
+
+    if not queries:
+        return []
+    if tokens(0, queries[-1]) <= config.max_length:
+        return [window(0, queries)]
+    if config.windows == "last":
+        first = queries[-1]
+        while first > 0 and tokens(first - 1, queries[-1]) <= config.max_length:
+            first -= 1
+        return [window(first, [k for k in queries if k >= first])]
+    result = []
+    while queries:
+        first = queries[0]
+        while (
+            first > 0
+            and tokens(first - 1, queries[0] - 1) <= config.context_tokens
+            and tokens(first - 1, queries[0]) <= config.max_length
+        ):
+            first -= 1
+        fitting = [k for k in queries if tokens(first, k) <= config.max_length] or queries[:1]
+        result.append(window(first, fitting))
+        queries = queries[len(fitting) :]
+    return result
+
+
+@settings(deadline=None, max_examples=250)
+@given(time_split(max_events=40) | leave_one_out(), configs())
+def test_windows_are_what_a_walk_over_lists_finds(data, config):
+    rows, windows = windows_of(data.rows(np.arange(data.num_rows)), config, target_codes(config, EVENT_TYPES))
+    expected = [(index, window) for index, row in enumerate(data.content) for window in plain_windows(row, config)]
+    assert list(zip(rows.tolist(), map(tuple, windows.tolist()), strict=True)) == expected
+
+
+def test_an_example_by_hand():
+    events = [(0, time, 0) for time in (1, 1, 2, 3, 3, 3, 4, 5, 5)]  # baskets of 2, 1, 3, 1, 2
+    data = FakeData([Row(events, 9, 9)])
+
+    def cut(**keys) -> list[list[int]]:
+        return windows_of(data.rows(np.arange(1)), DataConfig(path="fake", **keys), None)[1].tolist()
+
+    assert cut(max_length=7) == [[0, 7, 9, 0, 4]]
+    # 2 + 1 fit in 4; basket 3 of three has room for context of one token; the last query sees one basket of three before it
+    assert cut(max_length=4, context=3) == [[0, 3, 6, 0, 2], [2, 6, 7, 3, 1], [3, 7, 9, 6, 1]]
+    assert cut(max_length=4, context=0) == [[0, 3, 6, 0, 2], [3, 7, 9, 3, 2]]
+    assert cut(max_length=4, windows="last") == [[3, 7, 9, 3, 2]]
+    assert cut(max_length=2, context=1)[2] == [3, 6, 7, 3, 1]  # a basket longer than a window has one of its own
+
+
+@settings(deadline=None, max_examples=40)
+@given(data=time_split(), config=configs())
+def test_the_stored_index_numbers_samples_row_by_row(data, config, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("index")
+    expected = [plain_windows(row, config) for row in data.content]
+    if not any(expected):
+        with pytest.raises(DataError, match="no customer has a training target"):
+            build_index(data, config, directory)
+        return
+    build_index(data, config, directory)
+    index = open_index(data, config, directory)
+    assert index.row_windows.tolist() == np.cumsum([0, *map(len, expected)]).tolist()
+    assert [tuple(window) for window in index.windows.tolist()] == [window for row in expected for window in row]
+    samples = np.arange(-1, len(index))  # a stand-in, then all
+    rows = [row for row, windows in enumerate(expected) for _ in windows]
+    assert index.rows_of(samples[1:]).tolist() == rows
+    flat = [window for row in expected for window in row]
+    assert index.lengths(samples).tolist() == [1] + [min(window[1] - window[0], config.max_length) for window in flat]
+    assert index.queries(samples).tolist() == [0] + [window[4] for window in flat]
+
+
+@settings(deadline=None, max_examples=60)
+@given(configs(), configs())
+def test_configs_that_differ_in_samples_have_different_keys(one, other):
+    same = (one.basket, one.target_events, one.max_length, one.windows, one.context_tokens) == (
+        other.basket,
+        other.target_events,
+        other.max_length,
+        other.windows,
+        other.context_tokens,
+    )
+    assert (one.samples_key() == other.samples_key()) == same
+    assert one.samples_key() == one.model_copy(update={"workers": 3, "block_size": 7, "path": "elsewhere"}).samples_key()
+
+
+DATA = FakeData([Row([(0, 1, 0), (1, 2, 2), (2, 3, 2)], 3, 3)])
+
+
+@pytest.mark.parametrize("bytes_left", [0, 8, 11])
+@pytest.mark.parametrize("which", ["*.rows.bin", "*.windows.bin"])
+def test_a_truncated_index_is_built_again(which, bytes_left, tmp_path):
+    config = DataConfig(path="fake", max_length=1)
+    build_index(DATA, config, tmp_path)
+    (file,) = tmp_path.glob(which)
+    whole = file.read_bytes()
+    assert len(whole) > bytes_left
+    file.write_bytes(whole[:bytes_left])
+    assert open_index(DATA, config, tmp_path) is None
+    build_index(DATA, config, tmp_path)
+    assert len(open_index(DATA, config, tmp_path)) == 2
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_an_index_belongs_to_its_data_and_its_keys(tmp_path):
+    build_index(DATA, DataConfig(path="fake"), tmp_path)
+    assert open_index(DATA, DataConfig(path="fake", max_length=3), tmp_path) is None
+
+    class Other(FakeData):
+        @property
+        def manifest(self):
+            manifest = super().manifest
+            manifest.fingerprint = "f" * 64
+            return manifest
+
+    assert open_index(Other(DATA.content), DataConfig(path="fake"), tmp_path) is None
+
+
+def test_a_full_disk_leaves_no_index(tmp_path, monkeypatch):
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(StorageError, match="free some space"):
+        build_index(DATA, DataConfig(path="fake"), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_target_event_is_named_with_those_that_exist():
+    with pytest.raises(DataError, match="purchase is not in the data set, which has view, cart, buy"):
+        target_codes(DataConfig(path="fake", target_events=["purchase"]), EVENT_TYPES)
+    with pytest.raises(DataError, match="no event types"):
+        target_codes(DataConfig(path="fake", target_events=["buy"]), [])
+
+
+@given(st.integers(1, 20), st.integers(0, 40))
+def test_context_leaves_room(max_length, context):
+    tree = {"path": "fake", "max_length": max_length, "context": context}
+    if context < max_length:
+        assert build(DataConfig, tree, "t").context_tokens == context
+    else:
+        with pytest.raises(ConfigError, match="leaves no room"):
+            build(DataConfig, tree, "t")
+
+
+def test_rows_without_training_tokens_are_no_trouble():
+    data = FakeData([Row([], 0, 0), Row([(7, 1, 0)], 0, 1), DATA.content[0], Row([(0, 1, 0)], 1, 1)])
+    rows, windows = windows_of(data.rows(np.arange(4)), DataConfig(path="fake"), None)
+    assert rows.tolist() == [2]
+    assert windows.tolist() == [[0, 2, 3, 0, 2]]
+    nothing = dataclasses.replace(data, content=data.content[:2])
+    assert len(windows_of(nothing.rows(np.arange(2)), DataConfig(path="fake"), None)[0]) == 0
