@@ -65,6 +65,8 @@ class Empty(Exception):
 
 
 def float32(value: str) -> float | None:
+    if value != value.strip():
+        return None
     try:
         number = float(value)
         packed = struct.unpack("<f", struct.pack("<f", number))[0]

@@ -49,7 +49,7 @@ filters = st.fixed_dictionaries(
 split = st.sampled_from([{}, {"train": 0.5, "validation": 0.25, "test": 0.25}, {"kind": "leave_one_out"}])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=50)
 @given(log, columns, filters, split)
 def test_equals_the_definition_in_plain_python(rows, columns, filters, split):
     with tempfile.TemporaryDirectory() as folder:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -176,3 +178,12 @@ def test_a_wrong_row_count_is_noticed_on_reading(copy):
     edited(copy, shards=[{**shards[0], "rows": shards[0]["rows"] + 1}, *shards[1:]])
     with pytest.raises(DataError, match="rows"):
         DataSet.open(copy).rows(np.array([0]))
+
+
+def test_the_reader_in_the_docs_reads_it_and_finds_the_fingerprint(whole, plain):
+    page = (Path(__file__).parents[2] / "docs" / "data-format.md").read_text(encoding="utf-8")
+    names: dict = {}
+    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], names)
+    manifest, rows = names["read"](whole.path)
+    assert rows == plain
+    assert names["fingerprint"](whole.path) == manifest["fingerprint"]
