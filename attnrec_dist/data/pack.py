@@ -83,7 +83,7 @@ def pack(
         target_weight=torch.from_numpy(np.append(weight, 0.0 * extra).astype(np.float32)),
         max_length=int(max(input_sizes.max(initial=0), min(standins, 1))),
         singletons=len(np.unique(basket_of[keep])) == tokens,
-        events={name: torch.from_numpy(column) for name, column in columns.items()},
+        events={name: _column(column) for name, column in columns.items()},
     )
 
 
@@ -92,6 +92,11 @@ def _thinned(place: np.ndarray, inputs: np.ndarray, max_length: int) -> np.ndarr
     kept_before = place * max_length // np.maximum(inputs, 1)
     kept_with = (place + 1) * max_length // np.maximum(inputs, 1)
     return (inputs <= max_length) | (kept_with > kept_before)
+
+
+def _column(values: np.ndarray) -> torch.Tensor:
+    """Codes as int64, which embeddings take; numbers as they are."""
+    return torch.from_numpy(values.astype(np.int64) if values.dtype.kind == "i" else values)
 
 
 def _long(*parts: np.ndarray) -> torch.Tensor:
