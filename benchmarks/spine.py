@@ -1,4 +1,4 @@
-"""How fast each part is on this machine, beside its floor, on the bundled log. Prints a table and writes it to benchmarks/results.
+"""How fast each part is on this machine, beside its floor, on the bundled log. Prints a table, keeps it in benchmarks/results.
 
     python benchmarks/spine.py [--data data/quickstart] [--threads 1]
 
@@ -78,14 +78,12 @@ def main() -> None:
     evaluate(model, views, EvaluationConfig(), World())
     users = len(views) / (time.perf_counter() - started)
 
-    print(
-        f"{data.path}: V {data.manifest.num_items}, {tokens:.0f} tokens, {queries:.0f} queries, {targets:.0f} targets a step, {arguments.threads} thread(s)"
-    )
+    shape = f"{tokens:.0f} tokens, {queries:.0f} queries, {targets:.0f} targets a step"
+    print(f"{data.path}: V {data.manifest.num_items}, {shape}, {arguments.threads} thread(s)")
     rows = {name: {"ms": 1000 * value, "targets/s": targets / value} for name, value in seconds.items()}
     for name, row in rows.items():
-        print(
-            f"  {name:24} {row['ms']:8.1f} ms  {row['targets/s']:12,.0f} targets/s  {row['ms'] / rows['training step']['ms']:6.1%} of a step"
-        )
+        share = row["ms"] / rows["training step"]["ms"]
+        print(f"  {name:24} {row['ms']:8.1f} ms  {row['targets/s']:12,.0f} targets/s  {share:6.1%} of a step")
     print(f"  {'evaluation':24} {users:8,.0f} users/s")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"  {'peak memory':24} {peak:8,.0f} MiB")

@@ -1,0 +1,51 @@
+"""The README's tree names what is in git, and nothing else."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOLDERS_TOLD_AS_A_WHOLE = ("launch", "configs", "benchmarks", "docs", "tests", "slurm")
+
+
+def tree_paths() -> set[str]:
+    """Paths of the tree: indentation of two spaces a level, several names a line apart by two spaces."""
+    text = (ROOT / "README.md").read_text()
+    block = re.search(r"<!-- tree:begin -->\n```\n(.*?)\n```", text, re.DOTALL)
+    assert block, "the README has no tree"
+    paths, folders = set(), []
+    for line in block[1].splitlines():
+        level = (len(line) - len(line.lstrip())) // 2
+        names = re.match(r"\s*((?:\S+(?:  (?=\S+(?:  |$)))?)+)", line)
+        assert names, line
+        for name in names[1].split("  "):
+            path = "/".join([*folders[:level], name.rstrip("/")])
+            if name.endswith("/"):
+                folders = [*folders[:level], name.rstrip("/")]
+            paths.add(path)
+    return paths
+
+
+def tracked() -> set[str]:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    return set(subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\n")) - {
+        ""
+    }
+
+
+def test_every_file_in_git_is_in_the_tree():
+    told = tree_paths()
+    missing = {
+        path for path in tracked() if path not in told and not path.startswith(tuple(f"{f}/" for f in FOLDERS_TOLD_AS_A_WHOLE))
+    }
+    assert not missing
+
+
+def test_every_path_of_the_tree_is_there():
+    absent = {path for path in tree_paths() if not (ROOT / path).exists()}
+    assert not absent
