@@ -18,15 +18,16 @@ from prepare_helpers import COLUMNS, Empty, config_of, contents, oracle, run, wr
 from attnrec_dist.errors import InputError
 from attnrec_dist.prepare.pipeline import prepare
 
-users = st.sampled_from(["u", "ü 1", "007", "7", " u", 'Ω,"x"', "日本", "U", ""])
-items = st.sampled_from(["a", "b", "ä", "b ", "0", "00", "長い" * 30, "it's", ""])
+# Half of each column's values are the few plain ones, so that users and items gather events; the rest is trouble.
+users = st.sampled_from(["u", "ü 1", "007"]) | st.sampled_from(["7", " u", 'Ω,"x"', "日本", "U", ""])
+items = st.sampled_from(["a", "b", "ä"]) | st.sampled_from(["b ", "0", "00", "長い" * 30, "it's", "\U0001f600", ""])
 seconds = st.integers(0, 12).map(str)
-times = st.one_of(
-    seconds, seconds, seconds, st.sampled_from(["", "junk", "1970-01-01 00:00:05", "1970-01-01T01:00:07+01:00", "-3", " 4"])
-)
+odd_times = st.sampled_from(["", "junk", "1970-01-01 00:00:05", "1970-01-01T01:00:07+01:00", "-3", " 4"])
+times = st.one_of(seconds, seconds, seconds, odd_times)
 events = st.sampled_from(["view", "view", "buy", "cart", "rate", ""])
-quantities = st.sampled_from(["1", "2", "2.0", "-1", "1e1", "0.1", "-0.0", "x", "", "1e39", "nan", " 1"])
-log = st.lists(st.fixed_dictionaries(dict(zip(COLUMNS, (users, items, times, events, quantities)))), min_size=1, max_size=45)
+quantities = st.sampled_from(["1", "2", "1", "2.0"]) | st.sampled_from(["-1", "1e1", "0.1", "-0.0", "x", "", "1e39", "nan", " 1"])
+row = st.fixed_dictionaries(dict(zip(COLUMNS, (users, items, times, events, quantities))))
+log = st.lists(row, min_size=1, max_size=10) | st.lists(row, min_size=25, max_size=60)
 
 columns = st.fixed_dictionaries(
     {
@@ -34,13 +35,13 @@ columns = st.fixed_dictionaries(
         "item": st.just("item"),
         "timestamp": st.just("time"),
         "event": st.sampled_from([None, "event", {"name": "event", "types": ["buy", "view"]}]),
-        "numeric": st.sampled_from([[], ["quantity"]]),
+        "numeric": st.sampled_from([[], [], ["quantity"]]),
         "missing_numeric": st.sampled_from([None, 0.5]),
     }
 )
 filters = st.fixed_dictionaries(
     {
-        "where": st.sampled_from([{}, {"quantity": {"min": 1}}, {"quantity": {"min": -0.5, "max": 2}}]),
+        "where": st.sampled_from([{}, {}, {"quantity": {"min": 1}}, {"quantity": {"min": -0.5, "max": 2}}]),
         "drop_duplicates": st.booleans(),
         "min_item_events": st.integers(1, 3),
         "min_user_events": st.integers(1, 3),
@@ -264,3 +265,24 @@ def test_files_without_a_header(tmp_path):
     layout = {"header": False, "names": ["user", "item", "time"]}
     data = run([tmp_path / "log.tsv"], tmp_path / "data", input={"files": [str(tmp_path / "*.tsv")], **layout})
     assert sorted(row[0] for row in contents(data)) == ["007", "u"]
+
+
+def test_leave_one_out_needs_three_events(tmp_path):
+    rows = [{"user": f"u{n}", "item": f"i{k}", "time": str(k)} for n in (1, 2, 3, 4) for k in range(n)]
+    data = run([write_csv(tmp_path / "log.csv", rows)], tmp_path / "data", split={"kind": "leave_one_out"})
+    ends = {user: (train_end, valid_end, len(tokens)) for user, train_end, valid_end, tokens in contents(data)}
+    assert ends == {"u1": (1, 1, 1), "u2": (2, 2, 2), "u3": (1, 2, 3), "u4": (2, 3, 4)}
+    assert (data.manifest.num_items, data.manifest.num_all_items) == (4, 4)
+    assert data.items()["count"].to_pylist() == [4, 2, 0, 0]
+
+
+def test_of_equal_events_the_one_with_the_smallest_numbers_stays(tmp_path):
+    rows = [
+        {"user": "u", "item": "i", "time": "1", "quantity": q, "price": p}
+        for q, p in (("2", "1"), ("1", "9"), ("1", "3"), ("1", "5"))
+    ]
+    file = write_csv(tmp_path / "log.csv", rows, columns=["user", "item", "time", "quantity", "price"])
+    numeric = {"columns": {"numeric": ["quantity", "price"]}, "split": {"train": 1, "validation": 0, "test": 0}}
+    assert contents(run([file], tmp_path / "one", **numeric))[0][3] == [("i", 1, "", 1.0, 3.0)]
+    every = contents(run([file], tmp_path / "all", **numeric, filters={"drop_duplicates": False}))[0][3]
+    assert [token[3:] for token in every] == [(1, 3), (1, 5), (1, 9), (2, 1)]
