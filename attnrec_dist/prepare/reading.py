@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import glob
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,17 +61,18 @@ class Source:
 
 
 def find_files(patterns: list[str], base: Path, where: str) -> list[Path]:
-    """The files that the patterns match, sorted, each once. Raises ConfigError for one that matches none."""
+    """The files that the patterns match, sorted, each once. Raises InputError for one that matches none."""
     found: set[Path] = set()
     for pattern in patterns:
-        path = base / Path(pattern).expanduser()
-        matches = [path] if path.exists() else [Path(match) for match in glob.glob(str(path), recursive=True)]
+        path = Path(os.path.normpath(base / Path(pattern).expanduser()))
         if path.is_dir():
             raise InputError(f"{where}: {path} is a directory; name its files, for example {pattern.rstrip('/')}/*.parquet")
+        matches = [path] if path.exists() else [Path(match) for match in glob.glob(str(path), recursive=True)]
+        matches = [match.resolve() for match in matches if not match.is_dir()]
         if not matches:
             what = "no file matches" if glob.has_magic(pattern) else "no such file:"
-            raise InputError(f"{where}: {what} {path}{_similar_file(path)}")
-        found.update(match.resolve() for match in matches if not match.is_dir())
+            raise InputError(f"{where}: {what} {path}{_similar_file(path)}; set it, or type --{where} PATH")
+        found.update(matches)
     return sorted(found)
 
 

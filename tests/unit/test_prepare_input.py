@@ -114,6 +114,8 @@ def test_no_file_matches(tmp_path):
     write_csv(tmp_path / "purchases.csv", GOOD)
     has(message_of(tmp_path, [tmp_path / "purchase.csv"]), "no such file", "did you mean purchases.csv?", "input.files")
     has(message_of(tmp_path, [tmp_path / "*.parquet"]), "no file matches", "*.parquet")
+    (tmp_path / "folder.d").mkdir()
+    has(message_of(tmp_path, [tmp_path / "*.d"]), "no file matches")
     has(message_of(tmp_path, [tmp_path]), "is a directory")
 
 
