@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnrec_dist.errors import AttnrecError, ConfigError, ExitCode, FaultError, StorageError, UserError
-from attnrec_dist.settings import describe, parse_overrides, to_yaml
+from attnrec_dist.settings import describe, parse_overrides, take_overrides, to_yaml
 
 if TYPE_CHECKING:
     from attnrec_dist.run_dir import RunDir, State
@@ -21,7 +22,8 @@ OVERRIDES = "--any.key VALUE overrides a key of the YAML file. All keys, with th
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 2 the user's mistake, 75 stopped on request, 1 a fault."""
     parser = make_parser()
-    arguments, rest = parser.parse_known_args(argv)
+    overrides, others = take_overrides(sys.argv[1:] if argv is None else argv)
+    arguments, rest = parser.parse_known_args(others)
     if arguments.command is None:
         parser.print_help()
         return ExitCode.DONE
@@ -30,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.parser.print_help()
             print(arguments.keys(arguments), end="")
             return ExitCode.DONE
-        return int(arguments.run(arguments, rest))
+        return int(arguments.run(arguments, rest + overrides))
     except AttnrecError as error:
         if is_main_process() or isinstance(error, FaultError):
             who = "attnrec" if is_main_process() else f"attnrec, rank {os.environ['RANK']}"
@@ -181,7 +183,8 @@ def train_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     except BaseException as error:
         if run_dir.locked:
             state: State = "user_error" if isinstance(error, UserError) else "fault"
-            run_dir.write_status(state, int(run_dir.status()["step"]), str(error) or type(error).__name__)
+            with contextlib.suppress(StorageError):  # on a full disk the first error is the one to tell
+                run_dir.write_status(state, int(run_dir.status()["step"]), str(error) or type(error).__name__)
         raise
 
 

@@ -59,7 +59,7 @@ class RunDir:
         """Makes the directory, readable by its owner only. Raises RunDirError where something else is in the way."""
         if self.path.exists() and not self.path.is_dir():
             raise RunDirError(f"{self.path}: is a file; name a directory with --run_dir")
-        if self.path.is_dir() and not self.config.exists() and any(p.name != "lock" for p in self.path.iterdir()):
+        if self.path.is_dir() and not self.config.exists() and not all(map(_left_by_create, self.path.iterdir())):
             raise RunDirError(f"{self.path}: holds other files and no run; name an empty or a new directory with --run_dir")
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -116,13 +116,18 @@ class RunDir:
         return path
 
 
+def _left_by_create(path: Path) -> bool:
+    """What a job that was killed before it wrote config.yaml may have left: no run, but nobody else's files either."""
+    return path.name in ("lock", "checkpoints", "index") or (path.name.startswith("config.yaml.") and path.suffix == ".partial")
+
+
 def verify(checkpoint: Path, identity: dict[str, Any]) -> None:
     """Raises CheckpointError when a checkpoint is truncated, damaged, or belongs to other data or another model."""
     hint = f"remove {checkpoint} to go on from the one before it, or choose another --run_dir"
     try:
         marker = json.loads((checkpoint / MARKER).read_text())
         files = marker["files"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise CheckpointError(f"{checkpoint}: its {MARKER} cannot be read; {hint}") from None
     if marker.get("format_version") != CHECKPOINT_FORMAT:
         found = marker.get("format_version")

@@ -10,7 +10,7 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +31,7 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's core scalars: `no` and dates are text, 1e-3 is a number. A key given twice is an error."""
+    """YAML 1.2's core scalars: `no`, 1:30 and dates are text, 1e-3 and 010 are numbers. A key given twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -43,17 +43,31 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_REPLACED = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")
+def _decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    return int(loader.construct_scalar(node))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that either YAML 1.1 or `_Loader` would read as something else."""
+
+
+_REPLACED = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "timestamp", "value"))
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, regexp) for tag, regexp in resolvers if tag not in _REPLACED]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
+_Loader.add_constructor("tag:yaml.org,2002:int", _decimal)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
     list("-+0123456789."),
 )
+_Dumper.yaml_implicit_resolvers = {
+    first: yaml.SafeDumper.yaml_implicit_resolvers.get(first, []) + _Loader.yaml_implicit_resolvers.get(first, [])
+    for first in yaml.SafeDumper.yaml_implicit_resolvers | _Loader.yaml_implicit_resolvers
+}
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -91,6 +105,27 @@ def _neighbours(path: Path) -> list[str]:
         return []
 
 
+def take_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Splits a command line into `--section.key value` (or `=value`) pairs and the rest, wherever they stand."""
+    taken: list[str] = []
+    others: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not re.match(r"--\w+\.", argument):
+            others.append(argument)
+            continue
+        taken.append(argument)
+        if "=" not in argument and rest and not _is_option(rest[0]):
+            taken.append(rest.pop(0))
+    return taken, others
+
+
+def _is_option(argument: str) -> bool:
+    """Whether this cannot be the value of the option before it: -1 can, and so can --5."""
+    return argument.startswith("--") and not re.match(r"--\d", argument)
+
+
 def parse_overrides(arguments: list[str]) -> dict[str, Any]:
     """`["--train.seed", "1", "--data.basket=none"]` -> {"train.seed": 1, "data.basket": "none"}; values are YAML."""
     overrides: dict[str, Any] = {}
@@ -101,7 +136,7 @@ def parse_overrides(arguments: list[str]) -> dict[str, Any]:
             raise ConfigError(f"unexpected argument {argument!r}: overrides read --section.key value")
         key, equals, value = argument[2:].partition("=")
         if not equals:
-            if not rest or (rest[0].startswith("--") and not re.match(r"^--?\d", rest[0])):
+            if not rest or _is_option(rest[0]):
                 raise ConfigError(f"--{key}: a value is missing; type --{key} VALUE")
             value = rest.pop(0)
         overrides[key] = parse_yaml(value, f"--{key}")
@@ -214,7 +249,8 @@ def _type_name(annotation: Any) -> str:
 
 def to_yaml(section: Section) -> str:
     """The whole section with all defaults, as YAML that reads back to an equal section."""
-    return yaml.safe_dump(section.model_dump(mode="json"), sort_keys=False, allow_unicode=True, default_flow_style=False)
+    tree = section.model_dump(mode="json")
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False)
 
 
 def _kind(value: Any) -> str:

@@ -7,6 +7,7 @@ shards, shuffles nor drops anything, and a run that goes on at step s simply ask
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,12 +104,20 @@ def batches(steps: Steps, first: int, stop: int, device: torch.device) -> Iterat
         timeout=config.loader_timeout if config.workers else 0,
         pin_memory=device.type == "cuda",
     )
-    try:
+    with worker_errors():
         yield from loader
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """Tells a worker's death as a WorkerError. torch raises it from a signal handler, so wherever the training process happens
+    to be: the loop that consumes the batches stands inside this too."""
+    try:
+        yield
     except RuntimeError as error:
-        if "worker" in str(error):
-            raise WorkerError(
-                f"a loader worker failed ({str(error).splitlines()[0]}); run the same command again to go on from the last "
-                "checkpoint, with --data.workers 0 if it happens again (out of memory is the usual cause)"
-            ) from None
-        raise
+        if not str(error).startswith(("DataLoader worker", "DataLoader timed out")):
+            raise
+        raise WorkerError(
+            f"a loader worker failed ({str(error).splitlines()[0]}); run the same command again to go on from the last "
+            "checkpoint, with --data.workers 0 if it happens again (out of memory is the usual cause)"
+        ) from None

@@ -67,6 +67,9 @@ def save(
     except OSError as error:
         _remove(attempt)
         raise StorageError.of(error, f"saving the checkpoint of step {progress.step}") from None
+    except StorageError:
+        _remove(final)  # unmarked: the marker is what could not be written
+        raise
     except Exception as error:
         _remove(attempt)
         if type(error).__name__ == "SafetensorError":

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from attnrec_dist.batch import PADDING, SequenceBatch
-from attnrec_dist.data.loader import GlobalBatch, batches
+from attnrec_dist.data.loader import GlobalBatch, batches, worker_errors
 from attnrec_dist.data.order import derive_key
 from attnrec_dist.engine import checkpoint
 from attnrec_dist.engine.checkpoint import Progress
@@ -45,7 +45,7 @@ def train(run: Run) -> tuple[ExitCode, Progress]:
         return ExitCode.DONE, progress
     run.strategy.warm_up(wrapped, run.steps.micro_batch(torch.tensor([PADDING]).numpy()))
     started, targets = time.monotonic() - progress.seconds, 0
-    with ProgressBar(progress.step, run.max_steps, run.world.is_main) as bar:
+    with worker_errors(), ProgressBar(progress.step, run.max_steps, run.world.is_main) as bar:
         for batch in batches(run.steps, progress.step, run.max_steps, run.world.device):
             rate = learning_rate(run.config.optimizer, progress.step, run.max_steps)
             set_learning_rate(optimizer, rate)

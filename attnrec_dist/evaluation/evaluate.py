@@ -6,6 +6,7 @@ r, r + n, ... What is gathered are integers: the ranks of the relevant items, an
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,12 +15,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.views import PROTOCOLS, ViewBatch, Views, known_events
 from attnrec_dist.distributed import World
+from attnrec_dist.errors import ConfigError
 from attnrec_dist.evaluation import baselines, metrics
 from attnrec_dist.evaluation.baselines import BaselinesConfig, Events, Histories, Statistics
 from attnrec_dist.evaluation.ranking import ranks
@@ -58,8 +60,22 @@ class EvaluationConfig(Section):
     @classmethod
     def _known(cls, names: list[str]) -> list[str]:
         for name in names:
-            metrics.parse_metric(name)
+            try:
+                metrics.parse_metric(name)
+            except ConfigError as error:  # pydantic adds the key's path to a ValueError only
+                raise ValueError(str(error)) from None
         return names
+
+    @model_validator(mode="after")
+    def _measures_what_it_chooses_by(self) -> EvaluationConfig:
+        measured = [f"{protocol}/{policy}/{name}" for protocol in PROTOCOLS for policy in POLICIES for name in self.metrics]
+        if self.metric not in measured:
+            close = [name for name in measured if name.endswith(f"/{self.metric}")]
+            close = close or difflib.get_close_matches(self.metric, measured, 1, 0)
+            raise ValueError(
+                f"metric: {self.metric!r} is not measured; did you mean {close[0]}? Its name@k must stand in metrics"
+            )
+        return self
 
 
 @dataclass
