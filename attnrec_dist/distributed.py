@@ -6,7 +6,9 @@ Every method of World that talks to others is a collective: all ranks call it, i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +45,8 @@ class World:
         if self.size == 1:
             return values
         total = values.clone()
-        _collective(lambda: dist.all_reduce(total), "adding up")
+        with needing_peers("adding up"):
+            dist.all_reduce(total)
         return total
 
     def any(self, flag: bool) -> bool:
@@ -60,12 +63,14 @@ class World:
         mine = torch.from_numpy(np.ascontiguousarray(values, np.int64)).to(self.device)
         sizes = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.size)]
         size = torch.tensor([len(mine)], device=self.device)
-        _collective(lambda: dist.all_gather(sizes, size), "gathering sizes")
+        with needing_peers("gathering sizes"):
+            dist.all_gather(sizes, size)
         longest = max(int(each) for each in sizes)
         padded = torch.zeros(longest, dtype=torch.int64, device=self.device)
         padded[: len(mine)] = mine
         parts = [torch.empty_like(padded) for _ in range(self.size)]
-        _collective(lambda: dist.all_gather(parts, padded), "gathering")
+        with needing_peers("gathering"):
+            dist.all_gather(parts, padded)
         return [part[: int(size)].cpu().numpy() for part, size in zip(parts, sizes)]
 
     def share(self, value: Any) -> Any:
@@ -115,12 +120,16 @@ def _rebuilt(kind: str, message: str) -> AttnrecError:
     return error
 
 
-def _collective(call: Callable[[], Any], doing: str) -> None:
+@contextmanager
+def needing_peers(doing: str) -> Iterator[None]:
+    """Around whatever waits for other processes: raises PeerError where one is lost, which libraries tell as a RuntimeError."""
     try:
-        call()
+        yield
     except RuntimeError as error:
-        rank = dist.get_rank() if dist.is_initialized() else "?"
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):  # gloo has no class of errors, but names its files
+            raise
         raise PeerError(
-            f"rank {rank} lost another process of the job while {doing} ({str(error).splitlines()[0]}); look for the first "
-            "error in the other ranks' output, then run the same command again to go on from the last checkpoint"
+            f"rank {os.environ.get('RANK', '0')} lost another process of the job while {doing} ({str(error).splitlines()[0]}); "
+            "look for the first error in the other ranks' output, then run the same command again to go on from the last "
+            "checkpoint"
         ) from None

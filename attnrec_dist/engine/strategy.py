@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from attnrec_dist.batch import SequenceBatch
-from attnrec_dist.distributed import World
+from attnrec_dist.distributed import World, needing_peers
 from attnrec_dist.errors import ConfigError
 
 Precision = Literal["fp32", "bf16", "fp64"]
@@ -31,14 +31,15 @@ class Strategy:
     def __init__(self, precision: Precision, timeout: float):
         """Joins the job. Raises ConfigError when the launcher's request and what was set up differ."""
         self.precision = precision
-        self.accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(),
-            mixed_precision="bf16" if precision == "bf16" else "no",
-            kwargs_handlers=[
-                InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=timeout)),
-                DistributedDataParallelKwargs(gradient_as_bucket_view=True),
-            ],
-        )
+        with needing_peers("meeting at the start"):
+            self.accelerator = Accelerator(
+                cpu=not torch.cuda.is_available(),
+                mixed_precision="bf16" if precision == "bf16" else "no",
+                kwargs_handlers=[
+                    InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=timeout)),
+                    DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+                ],
+            )
         self._check()
         self.world = World.current(self.accelerator.device)
 
@@ -69,7 +70,8 @@ class Strategy:
         """The objective on its device, in its precision, wrapped for this job."""
         if self.precision == "fp64":
             objective = objective.double()
-        wrapped: nn.Module = self.accelerator.prepare_model(objective)
+        with needing_peers("wrapping the model"):
+            wrapped: nn.Module = self.accelerator.prepare_model(objective)
         return wrapped
 
     def unwrap(self, wrapped: nn.Module) -> nn.Module:
@@ -84,7 +86,7 @@ class Strategy:
             return
         for _ in range(2):
             loss, _ = wrapped(standin.to(self.world.device))
-            loss.backward()
+            self.backward(loss, global_weight=1.0)
         wrapped.zero_grad()
 
     def no_sync(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[None]:
@@ -93,7 +95,8 @@ class Strategy:
 
     def backward(self, loss_sum: Tensor, global_weight: float) -> None:
         """The wrapper averages gradients over ranks; we want the sum over all ranks divided by the global weight."""
-        (loss_sum * (self.world.size / global_weight)).backward()
+        with needing_peers("adding up gradients"):
+            (loss_sum * (self.world.size / global_weight)).backward()
 
     def clip(self, wrapped: nn.Module, norm: float | None) -> None:
         if norm is not None:

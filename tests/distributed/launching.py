@@ -60,8 +60,14 @@ class Job:
 
     def wait_paused(self, timeout: float = PATIENCE) -> None:
         """Returns when the rank that PAUSE_AT names has come to its place."""
-        self.wait_for(lambda: (self.record / "paused").exists(), "pause", timeout)
+        self.wait_for((self.record / "paused").exists, "pause", timeout)
+
+    def release(self) -> None:
         (self.record / "paused").unlink()
+
+    def signal(self, number: int, rank: int | None = None) -> None:
+        """A signal to one rank, or to the launcher."""
+        os.kill(self.process.pid if rank is None else self.rank_pid(rank), number)
 
     def wait_for(self, condition: Any, what: str, timeout: float = PATIENCE) -> None:
         deadline = time.monotonic() + timeout
@@ -86,21 +92,25 @@ class Job:
         self.process.wait()
 
     def wait(self, expect: int | None = 0, timeout: float = PATIENCE) -> str:
-        """Its output. Fails, and leaves no process, when it does not end in time, or not with this exit code (None: any but 0)."""
+        """Its output. Fails, and kills it, when it does not end in time or with another exit code (None: any but 0)."""
         try:
             code = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"hangs: no end within {timeout:.0f} s:\n{self.text()}") from None
-        deadline = time.monotonic() + 10  # the launcher is gone; what it started has to follow
-        while (left := self.pids()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        self.kill()
+        self.wait_gone(10)
         if (code == 0) if expect is None else (code != expect):
             raise AssertionError(f"exit code {code}, expected {'an error' if expect is None else expect}:\n{self.text()}")
-        if left:
-            raise AssertionError(f"the launcher ended but {len(left)} of its processes lived on:\n{self.text()}")
         return self.text()
+
+    def wait_gone(self, timeout: float) -> None:
+        """Fails, and kills them, when processes of this job outlive the launcher by more than this."""
+        deadline = time.monotonic() + timeout
+        while self.pids() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if left := self.pids():
+            self.kill()
+            raise AssertionError(f"{len(left)} processes live on without their launcher:\n{self.text()}")
 
 
 @dataclass
@@ -147,9 +157,7 @@ class Trial:
     def curve(self) -> list[tuple[int, str, float]]:
         """(step, name, value) of everything measured, in the order of the file; clocks and counts of one rank left out."""
         keys = ("epoch", "loss", "learning_rate")
-        return [
-            (line["step"], key, value) for line in self.lines() for key, value in line.items() if key in keys or "/" in key
-        ]
+        return [(line["step"], key, value) for line in self.lines() for key, value in line.items() if key in keys or "/" in key]
 
     def losses(self) -> dict[int, float]:
         return {line["step"]: line["loss"] for line in self.lines() if "loss" in line}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import random
 import signal
 from collections.abc import Callable
 
@@ -12,30 +12,40 @@ from launching import Trial
 
 pytestmark = pytest.mark.distributed
 
-# where the run is killed, one attempt after the other, and who gets the SIGKILL
-KILLS = [
-    ("before_step:2:0", "all"),  # before any checkpoint
-    ("optimizer:8:0", "all"),  # while one is written
-    ("marker:12:0", "rank 0"),  # it has its name but no marker
-    ("after_step:14:last", "last rank"),
-    ("prune:16:0", "all"),
-    ("evaluation:18:last", "all"),  # some ranks are in it, others are not yet
-    ("logging:21:0", "all"),  # half a line in metrics.jsonl
-]
+# Where the run is killed, one attempt after the other, and who gets the SIGKILL. `last` is the last rank.
+KILLS = {
+    1: [
+        ("before_step:2:0", "all"),  # before any checkpoint
+        ("optimizer:8:0", "all"),  # while one is written
+        ("logging:21:0", "all"),  # half a line in metrics.jsonl
+    ],
+    2: [
+        ("marker:12:0", "0"),  # the checkpoint has its name, but no marker
+        ("evaluation:18:last", "all"),  # some ranks are in it, others are not yet
+    ],
+    3: [
+        ("after_step:13:last", "last"),
+        ("prune:20:0", "all"),  # a new checkpoint, and all the old ones
+    ],
+}
 
 
 def kill(trial: Trial, world: int, pause_at: str, victim: str) -> None:
-    job = trial.start(world, pause_at=pause_at.replace("last", str(world - 1)))
+    last = str(world - 1)
+    job = trial.start(world, launcher="plain" if world == 1 else "torchrun", pause_at=pause_at.replace("last", last))
     job.wait_paused()
-    if victim == "all":
+    if victim == "all" or world == 1:
         job.kill()
         return
-    os.kill(job.rank_pid(0 if victim == "rank 0" else world - 1), signal.SIGKILL)
-    job.wait(expect=None, timeout=60)
+    job.signal(signal.SIGKILL, rank=int(victim.replace("last", last)))
+    output = job.wait(expect=None, timeout=60)
+    assert "lost another process of the job" in output
+    assert "[rank" not in output, "a traceback of a rank"
 
 
 def assert_same_run(cut: Trial, whole: Trial) -> None:
     assert cut.curve() == whole.curve()
+    assert cut.trained() == whole.trained()
     for kind in (Trial.weights, Trial.optimizer):
         ours, theirs = kind(cut), kind(whole)
         assert ours.keys() == theirs.keys()
@@ -49,7 +59,40 @@ def test_a_run_killed_again_and_again_is_the_same_run(
     world: int, trial: Callable[..., Trial], whole: Callable[[int], Trial]
 ) -> None:
     cut = trial()
-    for pause_at, victim in KILLS:
+    for pause_at, victim in KILLS[world]:
         kill(cut, world, pause_at, victim)
+    cut.run(world)
+    assert_same_run(cut, whole(world))
+
+
+def test_bf16_goes_on_bitwise(trial: Callable[..., Trial]) -> None:
+    cut, uncut = trial(train__precision="bf16"), trial(train__precision="bf16")
+    uncut.run()
+    kill(cut, 1, "before_step:14:0", "all")
+    cut.run()
+    assert_same_run(cut, uncut)
+    assert uncut.losses()[1] > 1.05 * uncut.losses()[28], "it learns"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_random_kills(world: int, seed: int, trial: Callable[..., Trial], whole: Callable[[int], Trial]) -> None:
+    """Ten kills at places drawn at random, each at or after the step of the last one."""
+    draw = random.Random(f"{world} {seed}")
+    cut, step = trial(), 0
+    for _ in range(10):
+        step = min(step + draw.randint(0, 4), 27)
+        place, where = draw.choice(
+            [
+                ("before_step", step),
+                ("after_step", step),
+                ("logging", step + 1),
+                *((name, min(-(-(step + 1) // 4) * 4, 28)) for name in ("optimizer", "marker", "prune")),
+                ("evaluation", min(-(-(step + 1) // 6) * 6, 28)),
+            ]
+        )
+        rank = draw.choice(["0", "last"]) if place in ("before_step", "after_step", "evaluation") else "0"
+        kill(cut, world, f"{place}:{where}:{rank}", draw.choice(["all", rank]))
     cut.run(world)
     assert_same_run(cut, whole(world))

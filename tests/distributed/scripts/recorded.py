@@ -2,8 +2,8 @@
 
 The package knows nothing of this. Settings come from the environment:
     RECORD_DIR   where the notebooks go, rank-R.jsonl: one line an executed step
-    PAUSE_AT     PLACE:STEP:RANK, for example before_step:7:0 or marker:8:0: there the rank writes the file `paused` and sleeps,
-                 so that whoever watches can kill it exactly there; PLACES says which places there are
+    PAUSE_AT     PLACE:STEP:RANK, for example before_step:7:0 or marker:8:0: there the rank writes the file `paused` and waits
+                 until it is gone, so that whoever watches can kill it exactly there; PLACES says which places there are
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ PLACES = ("before_step", "after_step", "optimizer", "marker", "prune", "evaluati
 
 
 def pause(place: str, step: int) -> None:
-    """Sleeps for ever where PAUSE_AT says so."""
+    """Stands still where PAUSE_AT says so."""
     wanted, _, rest = os.environ.get("PAUSE_AT", "").partition(":")
     if wanted == place and rest == f"{step}:{RANK}":
-        (RECORD / "paused").write_text(str(os.getpid()))
-        time.sleep(3600)
+        (RECORD / "paused").touch()
+        while (RECORD / "paused").exists():
+            time.sleep(0.02)
 
 
 def note(batch: Any) -> None:

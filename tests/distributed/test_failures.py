@@ -1,0 +1,127 @@
+"""Promises 4, 7 and 10: whatever goes wrong ends every process soon, with a message, and loses nothing."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from launching import Trial
+from test_once import flat
+from test_resume import assert_same_run, kill
+
+pytestmark = pytest.mark.distributed
+
+
+def cut_at_step_14(trial: Callable[..., Trial]) -> Trial:
+    cut = trial()
+    kill(cut, 1, "before_step:14:0", "all")
+    assert [name for name in cut.checkpoints() if name > "step-00000012"] == []
+    return cut
+
+
+@pytest.mark.parametrize("file", ["objective.safetensors", "optimizer.safetensors"])
+def test_a_truncated_checkpoint_is_refused_on_every_rank(
+    file: str, trial: Callable[..., Trial], whole: Callable[[int], Trial]
+) -> None:
+    cut = cut_at_step_14(trial)
+    newest = cut.run_dir / "checkpoints" / "step-00000012"
+    os.truncate(newest / file, (newest / file).stat().st_size - 1)
+    output = cut.run(expect=2, launcher="plain")
+    assert f"{newest / file}: has " in output
+    if file.startswith("objective"):
+        output = cut.run(2, expect=None)
+        assert output.count("attnrec: error:") == 1
+        assert "[rank" not in output
+        assert cut.status()["state"] == "user_error"
+    for each in newest.iterdir():
+        each.unlink()
+    newest.rmdir()  # as the message says
+    assert "going on from step 8" in cut.run(launcher="plain")
+    assert_same_run(cut, whole(1))
+
+
+def test_a_flipped_bit_is_refused(trial: Callable[..., Trial]) -> None:
+    cut = cut_at_step_14(trial)
+    file = cut.run_dir / "checkpoints" / "step-00000012" / "objective.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    assert f"{file}: its content differs from its checksum" in cut.run(expect=2, launcher="plain")
+
+
+def test_a_second_job_is_refused_while_the_first_one_runs(trial: Callable[..., Trial], whole: Callable[[int], Trial]) -> None:
+    first = trial()
+    job = first.start(launcher="plain", pause_at="before_step:9:0")
+    job.wait_paused()
+    before = first.status()
+    assert f"another job is training here (process {job.process.pid}" in first.run(expect=2, launcher="plain")
+    assert "another job is training here" in first.run(2, expect=None)
+    assert first.status() == before
+    job.release()
+    job.wait()
+    assert_same_run(first, whole(1))
+
+
+def test_ranks_that_outlive_their_launcher_keep_the_lock(trial: Callable[..., Trial], whole: Callable[[int], Trial]) -> None:
+    orphaned = trial()
+    job = orphaned.start(2, pause_at="before_step:9:1")
+    job.wait_paused()
+    job.signal(signal.SIGKILL)
+    job.process.wait()
+    assert "another job is training here" in orphaned.run(expect=2, launcher="plain")
+    job.release()
+    job.wait_gone(60)
+    orphaned.run(2)
+    assert_same_run(orphaned, whole(2))
+
+
+def test_a_killed_loader_worker_ends_the_run_with_a_message(trial: Callable[..., Trial], whole: Callable[[int], Trial]) -> None:
+    cut = trial(data__workers=1)
+    job = cut.start(launcher="plain", pause_at="before_step:9:0")
+    job.wait_paused()
+    (worker,) = (pid for pid in job.pids() if pid != job.process.pid)
+    os.kill(worker, signal.SIGKILL)
+    job.release()
+    output = job.wait(expect=1)
+    assert "a loader worker failed" in output
+    assert "Traceback" not in output
+    assert cut.status()["state"] == "fault"
+    cut.run(launcher="plain")
+    assert_same_run(cut, whole(1))
+
+
+@pytest.fixture
+def five_samples(tmp_path: Path) -> Path:
+    """A log of six users, five of them with a training target."""
+    from attnrec_dist.prepare.config import PrepareConfig
+    from attnrec_dist.prepare.pipeline import prepare
+    from attnrec_dist.settings import build
+
+    rows = [(f"u{user}", f"i{(user + basket) % 7}", 1000 * basket + user) for user in range(1, 6) for basket in range(10)]
+    with open(tmp_path / "log.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("user", "item", "time"), *rows, ("u0", "i0", 0)])
+    tree = {
+        "input": {"files": [str(tmp_path / "log.csv")]},
+        "columns": {"user": "user", "item": "item", "timestamp": {"name": "time", "unit": "s"}},
+        "output": {"dir": "unused"},
+    }
+    prepare(build(PrepareConfig, tree, "test"), tmp_path, tmp_path / "set")
+    return tmp_path / "set"
+
+
+def test_fewer_samples_than_places(five_samples: Path, trial: Callable[..., Trial]) -> None:
+    few = trial(data__path=five_samples, train__micro_batch_tokens=1, train__max_epochs=3)
+    few.run(3)
+    assert few.status()["state"] == "done"
+    assert sorted(few.losses()) == [1, 2, 3]
+    for entries in few.trained().values():
+        assert sorted(each for each in flat(entries, "samples") if each >= 0) == [0, 1, 2, 3, 4]
+
+
+def test_a_batch_smaller_than_the_number_of_processes(trial: Callable[..., Trial]) -> None:
+    output = trial(train__global_batch_size=2).run(3, expect=None)
+    assert output.count("2 samples cannot be dealt to 3 processes") == 1

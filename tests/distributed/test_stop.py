@@ -1,0 +1,62 @@
+"""Stop requests: one rank is told, all stop at the same step with a checkpoint, and the next start goes on bitwise."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import pytest
+from launching import Trial
+from test_resume import assert_same_run
+
+pytestmark = pytest.mark.distributed
+
+
+def test_sigterm_to_one_rank_stops_all(trial: Callable[..., Trial], whole: Callable[[int], Trial]) -> None:
+    stopped = trial()
+    job = stopped.start(2, pause_at="before_step:9:1")
+    job.wait_paused()
+    job.signal(signal.SIGTERM, rank=1)
+    job.release()
+    output = job.wait(expect=0)
+    assert "stopped at step 10" in output
+    assert stopped.status()["state"] == "stopped"
+    assert stopped.status()["step"] == 10
+    assert "step-00000010" in stopped.checkpoints()
+    stopped.run(2)
+    assert stopped.curve() == whole(2).curve()
+    assert stopped.trained() == whole(2).trained()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_without_a_launcher_the_code_says_run_me_again(
+    number: int, trial: Callable[..., Trial], whole: Callable[[int], Trial]
+) -> None:
+    stopped = trial()
+    job = stopped.start(launcher="plain", pause_at="before_step:9:0")
+    job.wait_paused()
+    job.signal(number)
+    job.release()
+    job.wait(expect=75)
+    assert stopped.status() == {"state": "stopped", "step": 10, "reason": f"signal {signal.Signals(number).name}"}
+    if number == signal.SIGTERM:
+        stopped.run(launcher="plain")
+        assert_same_run_but_its_checkpoints(stopped, whole(1))
+
+
+def test_sigterm_to_the_launcher(trial: Callable[..., Trial], whole: Callable[[int], Trial]) -> None:
+    stopped = trial()
+    job = stopped.start(3, pause_at="before_step:9:2")
+    job.wait_paused()
+    job.signal(signal.SIGTERM)
+    job.wait_for(lambda: "closing signal SIGTERM" in job.text(), "the launcher's signal to its ranks")
+    job.release()
+    job.wait(expect=None)
+    assert stopped.status()["state"] == "stopped"
+    stopped.run(3)
+    assert_same_run_but_its_checkpoints(stopped, whole(3))
+
+
+def assert_same_run_but_its_checkpoints(stopped: Trial, whole: Trial) -> None:
+    """A stop saves at a step of its own, but that is pruned in the end."""
+    assert_same_run(stopped, whole)
