@@ -6,6 +6,7 @@ shards, shuffles nor drops anything, and a run that goes on at step s simply ask
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,8 +105,13 @@ def batches(steps: Steps, first: int, stop: int, device: torch.device) -> Iterat
         timeout=config.loader_timeout if config.workers else 0,
         pin_memory=device.type == "cuda",
     )
-    with worker_errors():
-        yield from loader
+    try:
+        with worker_errors():
+            yield from loader
+    except (EOFError, OSError) as error:  # the connection to a worker broke in the middle of a batch
+        if not config.workers or str(error).startswith("Caught "):  # so torch begins what the worker itself raised
+            raise
+        raise _worker_error(error) from None
 
 
 @contextmanager
@@ -117,7 +123,13 @@ def worker_errors() -> Iterator[None]:
     except RuntimeError as error:
         if not str(error).startswith(("DataLoader worker", "DataLoader timed out")):
             raise
-        raise WorkerError(
-            f"a loader worker failed ({str(error).splitlines()[0]}); run the same command again to go on from the last "
-            "checkpoint, with --data.workers 0 if it happens again (out of memory is the usual cause)"
-        ) from None
+        raise _worker_error(error) from None
+
+
+def _worker_error(error: Exception) -> WorkerError:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or the next worker to end would raise again, in the middle of our goodbyes
+    what = (str(error) or type(error).__name__).splitlines()[0]
+    return WorkerError(
+        f"a loader worker failed ({what}); run the same command again to go on from the last "
+        "checkpoint, with --data.workers 0 if it happens again (out of memory is the usual cause)"
+    )
