@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from attnrec_dist.run_config import RunConfig
 
 # keys that a resumed run may change; all others decide what the run computes and are frozen (docs/resume.md)
-FREE_SECTIONS = ("checkpoint.", "tracking.")
+FREE_SECTIONS = ("checkpoint.", "tracking.", "evaluation.baselines.")
 FREE_KEYS = (
     "data.path",
     "data.workers",
@@ -50,7 +50,6 @@ FREE_KEYS = (
     "train.threads",
     "train.timeout",
     "evaluation.patience",
-    "evaluation.baselines",
 )
 
 
@@ -108,6 +107,16 @@ class Run:
     def finished(self, progress: Progress) -> bool:
         return progress.step >= self.max_steps or bool(progress.finished)
 
+    def out_of_patience(self, progress: Progress) -> str:
+        """Why the training ends early; "" while evaluation.patience, which a resumed run may raise, is not used up."""
+        config = self.config.evaluation
+        if config.patience is None or progress.evaluations_without_gain < config.patience:
+            return ""
+        return (
+            f"{config.metric} has not risen for {config.patience} evaluations; best {progress.best_value:.4f} "
+            f"at step {progress.best_step}"
+        )
+
     def validate(self, objective: nn.Module, progress: Progress, bar: ProgressBar) -> bool:
         """Evaluates on the validation part and takes it to the books; True when it is the best so far."""
         config = self.config.evaluation
@@ -123,11 +132,7 @@ class Run:
             progress.best_value, progress.best_step, progress.evaluations_without_gain = value, progress.step, 0
         else:
             progress.evaluations_without_gain += 1
-            if config.patience is not None and progress.evaluations_without_gain >= config.patience:
-                progress.finished = (
-                    f"{config.metric} has not risen for {config.patience} evaluations; best {progress.best_value:.4f} "
-                    f"at step {progress.best_step}"
-                )
+            progress.finished = self.out_of_patience(progress)
         bar.say(f"step {progress.step}  validation {config.metric} {value:.4f}{'  best so far' if improved else ''}")
         return improved
 

@@ -1,0 +1,140 @@
+"""A run's directory: what may stand in its way, the lock, the status, whole files."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from attnrec_dist.errors import CheckpointError, RunDirError, StorageError
+from attnrec_dist.run_dir import MARKER, RunDir, write_whole
+
+
+def test_a_new_directory_is_readable_by_its_owner_only(tmp_path):
+    run = RunDir(tmp_path / "runs" / "a")
+    run.create()
+    assert stat.S_IMODE(run.path.stat().st_mode) == 0o700
+    assert run.checkpoints.is_dir()
+    run.create()
+
+
+def test_what_is_no_run_is_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunDirError, match=r"holds other files and no run; .*--run_dir"):
+        RunDir(tmp_path).create()
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    with pytest.raises(RunDirError, match="is a file; name a directory"):
+        RunDir(tmp_path / "notes.txt").create()
+    with pytest.raises(RunDirError, match="no such run directory; `attnrec train"):
+        RunDir.existing(tmp_path / "nowhere")
+    with pytest.raises(RunDirError, match=r"holds no config.yaml"):
+        RunDir.existing(tmp_path)
+
+
+def test_a_start_that_was_killed_before_its_config_can_be_repeated(tmp_path):
+    run = RunDir(tmp_path / "run")
+    run.create()
+    run.lock()
+    (run.path / "config.yaml.123.partial").write_text("data:")
+    RunDir(tmp_path / "run").create()
+    (run.path / "thesis.tex").write_text("mine")
+    with pytest.raises(RunDirError, match="holds other files"):
+        RunDir(tmp_path / "run").create()
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from attnrec_dist.run_dir import RunDir
+run = RunDir(Path(sys.argv[1]))
+run.lock()
+print("locked", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_second_job_is_refused_and_a_killed_one_leaves_no_lock(tmp_path):
+    run = RunDir(tmp_path / "run")
+    run.create()
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(run.path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "locked\n"
+        with pytest.raises(RunDirError, match=rf"another job is training here \(process {holder.pid} on .*--run_dir"):
+            run.lock()
+        assert not run.locked
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.communicate()
+    run.lock()
+    assert run.locked
+    assert str(os.getpid()) in (run.path / "lock").read_text()
+
+
+def test_status_is_what_was_written_last_or_unknown(tmp_path):
+    run = RunDir(tmp_path)
+    assert run.status() == {"state": "unknown", "step": 0, "reason": "no status.json"}
+    run.write_status("running", 3)
+    run.write_status("stopped", 7, "signal SIGTERM")
+    assert run.status() == {"state": "stopped", "step": 7, "reason": "signal SIGTERM"}
+    (tmp_path / "status.json").write_text('{"state": "runn')
+    assert run.status()["state"] == "unknown"
+
+
+def test_checkpoints_are_found_by_name_or_link_and_only_with_their_marker(tmp_path):
+    run = RunDir(tmp_path)
+    for step in (20, 100, 3):
+        (run.checkpoints / f"step-{step:08d}").mkdir(parents=True)
+    for step in (20, 3):
+        (run.checkpoints / f"step-{step:08d}" / MARKER).write_text("{}")
+    (run.checkpoints / ".step-00000200.1.partial").mkdir()
+    (tmp_path / "best").symlink_to("checkpoints/step-00000020")
+    assert [path.name for path in run.complete_checkpoints()] == ["step-00000003", "step-00000020"]
+    assert run.checkpoint("best").name == "step-00000020"
+    assert run.checkpoint("step-00000003").name == "step-00000003"
+    for name in ("last", "step-00000100", "nonsense"):
+        with pytest.raises(CheckpointError, match="complete ones: step-00000003, step-00000020"):
+            run.checkpoint(name)
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from attnrec_dist.run_dir import write_whole
+n = 0
+print("go", flush=True)
+while True:
+    n += 1
+    write_whole(Path(sys.argv[1]), f"{n} " * 20000)
+"""
+
+
+def test_a_reader_sees_the_old_text_or_the_new_never_a_part(tmp_path):
+    file = tmp_path / "file"
+    write_whole(file, "0 " * 20000)
+    writer = subprocess.Popen([sys.executable, "-c", textwrap.dedent(WRITER), str(file)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert writer.stdout.readline() == "go\n"
+        seen = {(*sorted(set(words)), len(words)) for words in (file.read_text().split() for _ in range(300))}
+    finally:
+        writer.kill()
+        writer.communicate()
+    assert all(len(each) == 2 and each[1] == 20000 for each in seen)
+    assert len(set(file.read_text().split())) == 1
+
+
+def test_a_refused_write_keeps_the_old_text(tmp_path, monkeypatch):
+    write_whole(tmp_path / "file", "old")
+
+    def refuse(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(StorageError, match="free some space"):
+        write_whole(tmp_path / "file", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "old"
