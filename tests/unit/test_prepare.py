@@ -286,3 +286,31 @@ def test_of_equal_events_the_one_with_the_smallest_numbers_stays(tmp_path):
     assert contents(run([file], tmp_path / "one", **numeric))[0][3] == [("i", 1, "", 1.0, 3.0)]
     every = contents(run([file], tmp_path / "all", **numeric, filters={"drop_duplicates": False}))[0][3]
     assert [token[3:] for token in every] == [(1, 3), (1, 5), (1, 9), (2, 1)]
+
+
+def test_ties_in_time_are_ordered_by_raw_item_id_then_event(tmp_path):
+    pairs = [("b", "buy"), ("a", "view"), ("ä", "buy"), ("a", "buy"), ("b", "buy"), ("b", "buy")]
+    rows = [{"user": "u", "item": item, "time": "1", "event": event} for item, event in pairs]
+    sections = {
+        "columns": {"event": "event"},
+        "split": {"train": 1, "validation": 0, "test": 0},
+        "filters": {"drop_duplicates": False},
+    }
+    data = run([write_csv(tmp_path / "log.csv", rows)], tmp_path / "data", **sections)
+    expected = [("a", "buy"), ("a", "view"), ("b", "buy"), ("b", "buy"), ("b", "buy"), ("ä", "buy")]
+    assert [(token[0], token[2]) for token in contents(data)[0][3]] == expected
+    assert data.item_ids(np.arange(3)) == ["b", "a", "ä"]  # and yet b, being more frequent, has the smaller index
+
+
+def test_minus_zero_is_zero(tmp_path):
+    file = write_csv(tmp_path / "log.csv", [{"user": "u", "item": "i", "time": "1", "quantity": "-0.0"}])
+    sections = {"columns": {"numeric": ["quantity"]}, "split": {"train": 1, "validation": 0, "test": 0}}
+    assert not np.signbit(run([file], tmp_path / "data", **sections).rows(np.array([0])).numeric["quantity"]).any()
+
+
+def test_the_fingerprint_sees_a_filter_even_where_it_removes_nothing(shop, tmp_path):
+    file = write_csv(tmp_path / "log.csv", shop)
+    one = run([file], tmp_path / "one")
+    two = run([file], tmp_path / "two", filters={"min_user_events": 2})
+    assert contents(one) == contents(two)
+    assert one.manifest.fingerprint != two.manifest.fingerprint
