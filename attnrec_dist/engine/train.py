@@ -126,6 +126,7 @@ def restore(run: Run, objective: nn.Module, optimizer: torch.optim.Optimizer) ->
         path = run.run_dir.checkpoints / found
         run.world.on_main(lambda: verify(path, run.identity))
         progress = checkpoint.load(path, objective, optimizer)
+        progress.finished = run.out_of_patience(progress)
         run.say(f"going on from step {progress.step} ({path.name})")
     run.metrics.cut_back(progress.step)
     return progress

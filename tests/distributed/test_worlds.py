@@ -49,7 +49,7 @@ def test_moved_from_two_processes_to_one_to_three(
     precision: str, tolerance: float, plain: Callable[..., Trial], trial: Callable[..., Trial]
 ) -> None:
     moved = trial(model__dropout=0, train__precision=precision)
-    for world, pause_at in ((2, "before_step:10:1"), (1, "before_step:18:0")):
+    for world, pause_at in ((2, "before_step:10:1"), (1, "before_step:17:0")):
         job = moved.start(world, pause_at=pause_at)
         job.wait_paused()
         job.kill()
@@ -64,7 +64,7 @@ def test_moved_from_two_processes_to_one_to_three(
 
 def test_accumulation_of_small_micro_batches_is_one_large_one(plain: Callable[..., Trial], trial: Callable[..., Trial]) -> None:
     small = trial(model__dropout=0, train__precision="fp64")
-    small.run(launcher="plain")
+    small.run(launcher="plain", train__micro_batch_tokens=60)
     counts = [len(entries[0]["samples"]) for entries in small.trained().values()]
     assert min(counts) >= 2
     assert max(counts) >= 4
