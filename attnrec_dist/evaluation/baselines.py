@@ -42,9 +42,7 @@ class BaselinesConfig(Section):
     half_life_days: float | None = Field(60, gt=0, description="age at which a customer's own event weighs half; null: no decay")
     trend_weight: float = Field(3, ge=0, description="weight of the trend beside the customer's own frequency")
     neighbours: int = Field(100, ge=1, description="item graph: neighbours kept of each item")
-    graph_events: int = Field(
-        5_000_000, ge=0, description="item graph: left out above this many training events; 0: never built"
-    )
+    graph_events: int = Field(5_000_000, ge=0, description="item graph: left out above this many training events; 0: never built")
     graph_pairs: int = Field(2_000_000_000, ge=0, description="item graph: left out above this many pairs of items in one basket")
 
 

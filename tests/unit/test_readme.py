@@ -49,3 +49,14 @@ def test_every_file_in_git_is_in_the_tree():
 def test_every_path_of_the_tree_is_there():
     absent = {path for path in tree_paths() if not (ROOT / path).exists()}
     assert not absent
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+)
+def test_links_and_tests_that_a_page_names_are_there(page):
+    text = (ROOT / page).read_text()
+    links = {link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link} - {""}
+    absent = {link for link in links if not ((ROOT / page).parent / link).exists()}
+    absent |= {name for name in re.findall(r"`(tests/[\w/]+\.py)`", text) if not (ROOT / name).exists()}
+    assert not absent
