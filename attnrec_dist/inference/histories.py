@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +11,14 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from attnrec_dist.data.config import DataConfig
 from attnrec_dist.data.pack import ranges
 from attnrec_dist.data.shards import DataSet
+from attnrec_dist.data.windows import target_codes
 from attnrec_dist.errors import InputError
 
 COLUMNS = ("user", "item", "timestamp")
+CUSTOMERS_READ = 4096
 
 
 @dataclass
@@ -54,22 +58,29 @@ class CustomerHistories:
         return CustomerHistories(self.names, self.users, self.row[keep], self.items[keep], self.times[keep], columns)
 
 
-def stored_histories(data: DataSet, names: list[str] | None) -> CustomerHistories:
-    """All events of these customers (None: of all) from the data set; unknown customers have an empty history."""
-    if names is None:
-        names = data.users()["id"].to_pylist()
-    users = data.user_index(names)
-    known = users >= 0
-    rows = data.rows(users[known])
-    row = np.repeat(np.flatnonzero(known), np.diff(rows.offsets))
-    histories = CustomerHistories(
-        names, users, row, rows.items.astype(np.int64), rows.times, {"event": rows.events, **rows.numeric}
-    )
-    return histories.known_only(data.manifest.num_items)
+def stored_histories(data: DataSet, names: list[str] | None) -> Iterator[CustomerHistories]:
+    """All events of these customers (None: of all) from the data set, some thousands of customers at a time.
+
+    Unknown customers have an empty history.
+    """
+    users = np.arange(data.num_rows) if names is None else data.user_index(names)
+    for first in range(0, len(users), CUSTOMERS_READ):
+        part = users[first : first + CUSTOMERS_READ]
+        known = part >= 0
+        rows = data.rows(part[known])
+        histories = CustomerHistories(
+            data.users()["id"].slice(first, len(part)).to_pylist() if names is None else names[first : first + len(part)],
+            part,
+            np.repeat(np.flatnonzero(known), np.diff(rows.offsets)),
+            rows.items.astype(np.int64),
+            rows.times,
+            {"event": rows.events, **rows.numeric},
+        )
+        yield histories.known_only(data.manifest.num_items)
 
 
-def read_histories(path: Path, data: DataSet) -> CustomerHistories:
-    """Fresh histories from a CSV, TSV or Parquet file with columns user, item, timestamp (unix seconds) and, optionally, event."""
+def read_histories(path: Path, data: DataSet, config: DataConfig) -> CustomerHistories:
+    """Fresh histories from a CSV, TSV or Parquet file: columns user, item, timestamp (unix seconds) and, optionally, event."""
     table = _read_table(path)
     missing = [name for name in COLUMNS if name not in table.column_names]
     if missing:
@@ -78,10 +89,13 @@ def read_histories(path: Path, data: DataSet) -> CustomerHistories:
         times = table["timestamp"].cast(pa.int64()).to_numpy()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InputError(f"{path}: column timestamp must hold unix seconds: {error}") from None
-    user_ids = np.array(table["user"].cast(pa.string()).fill_null("").to_pylist(), dtype=object)
+    if table["user"].null_count or table["timestamp"].null_count:
+        raise InputError(f"{path}: rows without a user or a timestamp; remove them, or fill them in")
+    user_ids = np.array(table["user"].cast(pa.string()).to_pylist(), dtype=object)
     items = data.item_index(table["item"].cast(pa.string()).to_pylist())
     names, row = np.unique(user_ids, return_inverse=True)
-    columns = {"event": _event_codes(path, table, data)}
+    events = table["event"].cast(pa.string()).to_pylist() if "event" in table.column_names else None
+    columns = {"event": event_codes(events, len(table), data, config, f"{path}: column event")}
     order = np.lexsort((items, times, row))
     histories = CustomerHistories(
         [str(name) for name in names],
@@ -94,15 +108,16 @@ def read_histories(path: Path, data: DataSet) -> CustomerHistories:
     return histories.known_only(data.manifest.num_items)
 
 
-def _event_codes(path: Path, table: pa.Table, data: DataSet) -> np.ndarray:
+def event_codes(events: Sequence[str | None] | None, count: int, data: DataSet, config: DataConfig, where: str) -> np.ndarray:
+    """int8 [count]: these event types' codes. Where none are told, all are of the (first) type that the model predicts."""
     types = data.manifest.event_types
-    if "event" not in table.column_names or not types:
-        return np.zeros(len(table), np.int8)
-    names = table["event"].cast(pa.string()).to_pylist()
-    unknown = sorted({str(name) for name in names} - set(types))
+    if events is None or not types:
+        predicted = target_codes(config, types)
+        return np.full(count, 0 if predicted is None else predicted[0], np.int8)
+    unknown = sorted({str(name) for name in events} - set(types))
     if unknown:
-        raise InputError(f"{path}: column event holds {', '.join(unknown[:5])}; the data set knows {', '.join(types)}")
-    return np.array([types.index(name) for name in names], np.int8)
+        raise InputError(f"{where} holds {', '.join(unknown[:5])}; the data set knows {', '.join(types)}")
+    return np.array([types.index(str(name)) for name in events], np.int8)
 
 
 def _read_table(path: Path) -> pa.Table:

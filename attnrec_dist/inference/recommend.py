@@ -6,7 +6,7 @@ trend (what was bought in the last days of the log) and are marked so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.views import forecast_batch
 from attnrec_dist.data.windows import is_target, target_codes
 from attnrec_dist.errors import ConfigError, StorageError
-from attnrec_dist.inference.histories import CustomerHistories, read_histories, read_lines, stored_histories
+from attnrec_dist.inference.histories import CustomerHistories, event_codes, read_histories, read_lines, stored_histories
 from attnrec_dist.inference.load import TrainedModel, load_model, score
 from attnrec_dist.ops.top_k import top_k
 
@@ -67,19 +67,26 @@ class Recommender:
         history: Sequence[str] = (),
         top_k: int = 10,
         times: Sequence[int] | None = None,
+        events: Sequence[str] | None = None,
         exclude: Sequence[str] = (),
         new_only: bool = False,
     ) -> list[Recommendation]:
         """The best items after a history of raw item ids, oldest first.
 
-        `times` (unix seconds, one an item) tell baskets apart; without them every item is a basket of its own. Items that the
-        model does not know are left out of the history; where none is left, the list is the trend.
+        `times` (unix seconds, one an item) tell baskets apart; without them every item is a basket of its own. `events` are the
+        event types; without them all are of the first type that the model predicts. Items that the model does not know are left
+        out of the history; where none is left, the list is the trend.
         """
-        if times is not None and len(times) != len(history):
-            raise ConfigError(f"times has {len(times)} entries, history {len(history)}: give one for each item")
+        for name, given in (("times", times), ("events", events)):
+            if given is not None and len(given) != len(history):
+                raise ConfigError(f"{name} has {len(given)} entries, history {len(history)}: give one for each item")
         items = self.trained.data.item_index(list(history))
         stamps = np.arange(len(items)) if times is None else np.asarray(times, np.int64)
-        histories = CustomerHistories(["the customer"], np.array([-1]), np.zeros(len(items), np.int64), items, stamps, {})
+        by_time = np.argsort(stamps, kind="stable")
+        row = np.zeros(len(items), np.int64)
+        codes = event_codes(events, len(items), self.trained.data, self.trained.config, "events")
+        columns = {"event": codes[by_time]}
+        histories = CustomerHistories(["the customer"], np.array([-1]), row, items[by_time], stamps[by_time], columns)
         barred = self.known_items(exclude)
         lists = next(iter(self.lists(histories.known_only(self.num_items), top_k, barred, new_only)))
         return lists[0]
@@ -112,7 +119,6 @@ class Recommender:
         if has_history.any():
             place = np.cumsum(has_history) - 1  # rows of the batch are the customers with a history
             history = {"item": part.items, "time": part.times, **part.columns}
-            history.setdefault("event", np.zeros(len(part.items), np.int8))
             users = part.users[has_history]
             now = np.array([part.times[part.row == row].max() + 1 for row in np.flatnonzero(has_history)])
             batch = forecast_batch(users, place[part.row], history, self.trained.config, now)
@@ -129,8 +135,6 @@ class Recommender:
         return best.numpy(), ids.numpy(), has_history
 
     def _is_target(self, part: CustomerHistories) -> np.ndarray:
-        if "event" not in part.columns:
-            return np.ones(len(part.items), bool)
         return is_target(part.columns["event"], target_codes(self.trained.config, self.trained.data.manifest.event_types))
 
     @property
@@ -167,11 +171,11 @@ def load(run_dir: str | Path, checkpoint: str = "best", data: str | None = None)
 
 
 def write_recommendations(run_dir: Path, output: Path, request: Request) -> None:
-    """`attnrec recommend`: a Parquet file with user, known, rank, item, title, score and source; whole or absent."""
+    """`attnrec recommend`: a Parquet file with user, rank, item, title, score and source; whole or absent."""
     if request.top_k < 1:
         raise ConfigError(f"--top_k {request.top_k}: at least 1 is needed")
     recommender = load(run_dir, request.checkpoint, request.data)
-    histories = wanted_histories(recommender.trained.data, request)
+    data = recommender.trained.data
     barred = recommender.known_items(read_lines(request.exclude, "--exclude") if request.exclude else [])
     partial = output.with_name(f".{output.name}.partial")
     schema = pa.schema(
@@ -184,32 +188,33 @@ def write_recommendations(run_dir: Path, output: Path, request: Request) -> None
             "source": pa.string(),
         }
     )
-    first = 0
+    customers = 0
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with pq.ParquetWriter(partial, schema) as writer:
-            for lists in recommender.lists(histories, request.top_k, barred, request.new_only):
-                names = histories.names[first : first + len(lists)]
-                writer.write_table(_as_table(names, lists, schema))
-                for place, (name, best) in enumerate(zip(names, lists), start=first):
-                    if place < request.show:
-                        print(described(name, histories.part(place, place + 1), recommender.trained.data, best[:5]))
-                first += len(lists)
+            for histories in wanted_histories(recommender.trained, request):
+                lists = [best for some in recommender.lists(histories, request.top_k, barred, request.new_only) for best in some]
+                writer.write_table(_as_table(histories.names, lists, schema))
+                for place in range(min(len(lists), request.show - customers)):
+                    print(described(histories.names[place], histories.part(place, place + 1), data, lists[place][:5]))
+                customers += len(lists)
         partial.replace(output)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise StorageError.of(error, f"writing {output}") from None
-    print(f"{output}: {first} customers, {request.top_k} items each")
+    finally:
+        partial.unlink(missing_ok=True)
+    print(f"{output}: {customers} customers, {request.top_k} items each at most")
 
 
-def wanted_histories(data: DataSet, request: Request) -> CustomerHistories:
+def wanted_histories(trained: TrainedModel, request: Request) -> Iterable[CustomerHistories]:
+    """The histories that were asked for, piece by piece."""
     users = request.users
     if request.users_file:
         users = (users or []) + read_lines(request.users_file, "--users_file")
     if request.histories:
-        histories = read_histories(request.histories, data)
-        return histories if users is None else histories.of(users)
-    return stored_histories(data, users)
+        histories = read_histories(request.histories, trained.data, trained.config)
+        return [histories if users is None else histories.of(users)]
+    return stored_histories(trained.data, users)
 
 
 def _as_table(names: list[str], lists: list[list[Recommendation]], schema: pa.Schema) -> pa.Table:

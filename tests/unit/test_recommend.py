@@ -1,0 +1,198 @@
+"""Recommendations: from Python and by the command alike, for known, unknown and fresh customers; read piece by piece."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections import Counter, defaultdict
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from attnrec_dist import load
+from attnrec_dist.data.shards import DataSet
+from attnrec_dist.errors import ConfigError, InputError
+from attnrec_dist.inference import histories as histories_module
+from attnrec_dist.inference.histories import stored_histories
+
+
+def rows_of(path) -> dict[str, list[dict]]:
+    lists: dict[str, list[dict]] = defaultdict(list)
+    for row in pq.read_table(path).to_pylist():
+        lists[row["user"]].append(row)
+    return dict(lists)
+
+
+def log_of(shop) -> list[dict[str, str]]:
+    with (shop.path / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def recommender(trained):
+    return load(trained.run)
+
+
+HISTORIES = {"a": ["item-1", "item-2", "item-5"], "b": ["item-3"], "c": ["item-7", "item-1", "unheard-of", "item-2"]}
+
+
+def test_python_and_the_command_give_the_same_lists(trained, recommender, attnrec, tmp_path):
+    lines = [f"{name},{item},{place}" for name, items in HISTORIES.items() for place, item in enumerate(items)]
+    (tmp_path / "fresh.csv").write_text("\n".join(["user,item,timestamp", *reversed(lines)]) + "\n")
+    done = attnrec("recommend", trained.run, "--output", tmp_path / "out.parquet", "--histories", tmp_path / "fresh.csv")
+    assert done.code == 0, done.err
+    lists = rows_of(tmp_path / "out.parquet")
+    assert lists.keys() == HISTORIES.keys()
+    for name, items in HISTORIES.items():
+        own = recommender.recommend(history=items)
+        assert [(row["rank"], row["item"], row["title"], row["source"]) for row in lists[name]] == [
+            (each.rank, each.item, each.title, "model") for each in own
+        ]
+        assert np.allclose([row["score"] for row in lists[name]], [each.score for each in own], rtol=1e-5, atol=1e-6)
+        assert [each.rank for each in own] == list(range(1, 11))
+        assert own[0].title == f"Thing, no. {own[0].item.removeprefix('item-')}"
+        scores = [each.score for each in own]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_every_customer_of_the_data_set_gets_a_list(trained, attnrec, tmp_path):
+    done = attnrec("recommend", trained.run, "--output", tmp_path / "out.parquet", "--top_k", 4, "--show", 2)
+    assert done.code == 0, done.err
+    assert done.out.count("\ncustomer u") == 2
+    lists = rows_of(tmp_path / "out.parquet")
+    assert list(lists) == DataSet.open(trained.data).users()["id"].to_pylist()
+    assert {len(rows) for rows in lists.values()} == {4}
+    assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
+
+
+def test_a_known_customer_is_served_with_all_their_events(trained, recommender, attnrec, tmp_path):
+    known = {name for name, count in Counter(row["user"] for row in log_of(trained)).items() if count > 3}
+    user = sorted(known)[0]
+    warm = set(recommender.trained.data.items()["id"].to_pylist()[: recommender.num_items])
+    log = log_of(trained)
+    own = sorted((int(row["time"]), row["item"], row["kind"]) for row in log if row["user"] == user and row["item"] in warm)
+    done = attnrec("recommend", trained.run, "--output", tmp_path / "out.parquet", "--users", user)
+    assert done.code == 0, done.err
+    times, items, kinds = zip(*own, strict=True)
+    expected = recommender.recommend(items, times=times, events=kinds)
+    assert [row["item"] for row in rows_of(tmp_path / "out.parquet")[user]] == [each.item for each in expected]
+
+
+def test_unknown_customers_get_the_trend_and_are_marked(trained, recommender, attnrec, tmp_path):
+    log = log_of(trained)
+    warm = set(recommender.trained.data.items()["id"].to_pylist()[: recommender.num_items])
+    newest = max(int(row["time"]) for row in log)
+    counts = Counter(row["item"] for row in log if int(row["time"]) > newest - 14 * 86_400 and row["item"] in warm)
+    (tmp_path / "users.txt").write_text("nobody\n\nu1\n")
+    options = ["--users", "stranger", "--users_file", tmp_path / "users.txt", "--top_k", 5]
+    done = attnrec("recommend", trained.run, "--output", tmp_path / "out.parquet", *options)
+    assert done.code == 0, done.err
+    lists = rows_of(tmp_path / "out.parquet")
+    assert list(lists) == ["stranger", "nobody", "u1"]
+    for name in ("stranger", "nobody"):
+        assert {row["source"] for row in lists[name]} == {"trend"}
+        assert [counts[row["item"]] for row in lists[name]] == sorted(counts.values(), reverse=True)[:5]
+    assert {row["source"] for row in lists["u1"]} == {"model"}
+    assert [each.item for each in recommender.recommend([], top_k=5)] == [row["item"] for row in lists["nobody"]]
+    assert recommender.recommend(["unheard-of"], top_k=5) == recommender.recommend([], top_k=5)
+
+
+def test_the_excluded_and_the_bought_stay_out(trained, recommender, attnrec, tmp_path):
+    everything = recommender.recommend(["item-1", "item-2"], top_k=10)
+    barred = [each.item for each in everything[:3]]
+    left = recommender.recommend(["item-1", "item-2"], top_k=7, exclude=[*barred, "unheard-of"])
+    assert [each.item for each in left] == [each.item for each in everything[3:]]
+    new = recommender.recommend(["item-1", "item-2"], top_k=100, new_only=True)
+    assert {"item-1", "item-2"}.isdisjoint(each.item for each in new)
+    assert len(new) == recommender.num_items - 2
+
+    (tmp_path / "exclude.txt").write_text("\n".join(barred))
+    options = ["--exclude", tmp_path / "exclude.txt", "--new_only", "--top_k", 100]
+    done = attnrec("recommend", trained.run, "--output", tmp_path / "out.parquet", *options)
+    assert done.code == 0, done.err
+    bought = {(row["user"], row["item"]) for row in log_of(trained)}
+    for user, rows in rows_of(tmp_path / "out.parquet").items():
+        items = [row["item"] for row in rows]
+        assert set(items).isdisjoint(barred)
+        assert not bought & {(user, item) for item in items}
+        assert len(set(items)) == len(items)
+
+
+def test_more_than_the_catalogue_is_the_catalogue(recommender):
+    everything = recommender.recommend(["item-1"], top_k=10_000)
+    assert sorted(each.item for each in everything) == sorted(
+        recommender.trained.data.items()["id"].to_pylist()[: recommender.num_items]
+    )
+
+
+def test_times_tell_baskets_apart_and_may_come_in_any_order(recommender):
+    one = recommender.recommend(["item-1", "item-2", "item-3"], times=[5, 5, 9])
+    assert one == recommender.recommend(["item-3", "item-2", "item-1"], times=[9, 5, 5])
+    with pytest.raises(ConfigError, match="times has 1 entries, history 2"):
+        recommender.recommend(["item-1", "item-2"], times=[1])
+
+
+def test_events_of_an_unnamed_type_are_of_the_type_that_is_predicted(recommender):
+    def scores(**keys) -> list[float]:
+        return [each.score for each in recommender.recommend(["item-1", "item-2"], **keys)]
+
+    assert scores() == scores(events=["view", "view"]) != scores(events=["buy", "buy"])
+    config = recommender.trained.config.model_copy(update={"target_events": ["buy"]})
+    buyers = dataclasses.replace(recommender, trained=dataclasses.replace(recommender.trained, config=config))
+    assert [each.score for each in buyers.recommend(["item-1", "item-2"])] == scores(events=["buy", "buy"])
+    with pytest.raises(InputError, match="events holds sell; the data set knows view, buy"):
+        scores(events=["sell", "buy"])
+
+
+def test_histories_are_read_piece_by_piece(trained, monkeypatch):
+    data = DataSet.open(trained.data)
+    monkeypatch.setattr(histories_module, "CUSTOMERS_READ", 7)
+    asked: list[int] = []
+    original = DataSet.rows
+    monkeypatch.setattr(DataSet, "rows", lambda self, indices: asked.append(len(indices)) or original(self, indices))
+    names = data.users()["id"].to_pylist()
+    for wanted in (None, ["stranger", *names[::-1]]):
+        asked.clear()
+        pieces = list(stored_histories(data, wanted))
+        assert max(asked) <= 7
+        assert [name for piece in pieces for name in piece.names] == (wanted or names)
+        found = [
+            (piece.names[row], data.item_ids(np.array([item]))[0], int(time))
+            for piece in pieces
+            for row, item, time in zip(piece.row, piece.items, piece.times, strict=True)
+        ]
+        warm = set(data.items()["id"].to_pylist()[: data.manifest.num_items])
+        expected = [(row["user"], row["item"], int(row["time"])) for row in log_of(trained) if row["item"] in warm]
+        assert sorted(found) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("user,item\na,b\n", "lacks the column timestamp; it has user, item"),
+        ("user,item,timestamp\na,b,yesterday\n", "column timestamp must hold unix seconds"),
+        ("user,item,timestamp\na,b,\nb,c,3\n", "rows without a user or a timestamp"),
+        ("user,item,timestamp,event\na,b,1,sell\n", "column event holds sell; the data set knows view, buy"),
+        ("", "cannot be read"),
+    ],
+)
+def test_histories_that_cannot_be_used(trained, attnrec, tmp_path, content, message):
+    (tmp_path / "fresh.csv").write_text(content)
+    done = attnrec("recommend", trained.run, "--output", tmp_path / "out.parquet", "--histories", tmp_path / "fresh.csv")
+    assert done.code == 2
+    assert message in done.err
+    assert str(tmp_path / "fresh.csv") in done.err
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_parquet_and_tabs_are_read_too(trained, recommender, attnrec, tmp_path):
+    table = pa.table({"user": ["a", "a"], "item": ["item-1", "item-2"], "timestamp": [1, 2], "event": ["view", "buy"]})
+    pq.write_table(table, tmp_path / "fresh.parquet")
+    (tmp_path / "fresh.tsv").write_text("user\titem\ttimestamp\na\titem-1\t1\na\titem-2\t2\n")
+    for name, events in (("fresh.parquet", ["view", "buy"]), ("fresh.tsv", None)):
+        done = attnrec("recommend", trained.run, "--output", tmp_path / "o.parquet", "--histories", tmp_path / name)
+        assert done.code == 0, done.err
+        items = [row["item"] for row in rows_of(tmp_path / "o.parquet")["a"]]
+        assert items == [each.item for each in recommender.recommend(["item-1", "item-2"], events=events)]
