@@ -22,9 +22,9 @@ from attnrec_dist.errors import ConfigError
 
 
 class Section(BaseModel):
-    """A block of keys in a YAML file; unknown keys are refused and instances are immutable."""
+    """A block of keys in a YAML file; unknown keys and infinite numbers are refused, and instances are immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
 SectionT = TypeVar("SectionT", bound=Section)

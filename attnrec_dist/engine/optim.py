@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -12,13 +12,16 @@ from torch import nn
 from attnrec_dist.settings import Section
 
 
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimizerConfig(Section):
     name: Literal["adam", "adamw"] = Field(
         "adamw", description="adam: no decay, or decay in the gradient; adamw: decoupled decay"
     )
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
     weight_decay: float = Field(0.0, ge=0, description="on matrices only: biases, norms and embeddings are left alone")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="decay of the running mean and of the running square")
+    betas: tuple[Share, Share] = Field((0.9, 0.999), description="decay of the running mean and of the running square")
     eps: float = Field(1e-8, gt=0, description="added to the denominator of an update")
     schedule: Literal["constant", "cosine"] = Field("constant", description="after the warm-up: stay, or fall to min_lr_ratio")
     warmup_steps: int = Field(0, ge=0, description="steps of linear rise from 0")

@@ -1,0 +1,164 @@
+"""metrics.jsonl: what is written when, cut back on resume, losses that are not finite, full disks; stop requests."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import signal
+
+import pytest
+import torch
+
+from attnrec_dist.engine.preemption import SIGNALS, StopRequest
+from attnrec_dist.engine.tracking import Metrics, ProgressBar
+from attnrec_dist.errors import FaultError, MissingExtraError, StorageError
+
+
+def lines_of(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def metrics(tmp_path):
+    return Metrics(tmp_path / "metrics.jsonl", tensorboard=False, active=True)
+
+
+def test_lines_wait_for_a_flush_and_are_written_once(metrics):
+    loss = torch.tensor(0.5)
+    metrics.log(1, loss=loss, epoch=0.1)
+    metrics.log(2, loss=torch.tensor(0.25), learning_rate=1e-3)
+    assert not metrics.path.exists()
+    metrics.flush()
+    metrics.flush()
+    metrics.log(3, **{"eval/next_basket/all/ndcg@10": 0.125})
+    metrics.flush()
+    assert lines_of(metrics.path) == [
+        {"step": 1, "loss": 0.5, "epoch": 0.1},
+        {"step": 2, "loss": 0.25, "learning_rate": 0.001},
+        {"step": 3, "eval/next_basket/all/ndcg@10": 0.125},
+    ]
+
+
+def test_values_are_exact(metrics):
+    values = [0.1 + 0.2, 1 / 3, 5e-324, 1e300]
+    for step, value in enumerate(values):
+        metrics.log(step, loss=torch.tensor(value, dtype=torch.float64))
+    metrics.flush()
+    assert [line["loss"] for line in lines_of(metrics.path)] == values
+
+
+@pytest.mark.parametrize("tail", ["", '{"step": 4, "lo', '{"step": 4, "loss": 1}\n{"step', "\n"])
+def test_going_back_drops_what_came_after_and_half_a_line(metrics, tail):
+    for step in range(1, 6):
+        metrics.log(step, loss=float(step))
+        if step % 2 == 0:
+            metrics.log(step, **{"eval/x": step})
+    metrics.flush()
+    with open(metrics.path, "a") as file:
+        file.write(tail)
+    metrics.cut_back(4)
+    expected = [(1, "loss"), (2, "loss"), (2, "eval/x"), (3, "loss"), (4, "loss"), (4, "eval/x")]
+    assert [(line["step"], list(line)[1]) for line in lines_of(metrics.path)][: len(expected)] == expected
+    assert max(line["step"] for line in lines_of(metrics.path)) == 4
+    metrics.log(5, loss=5.0)
+    metrics.flush()
+    assert lines_of(metrics.path)[-1] == {"step": 5, "loss": 5.0}
+    metrics.cut_back(0)
+    assert metrics.path.read_text() == ""
+
+
+def test_half_a_line_is_gone_before_the_next_is_written(metrics):
+    metrics.path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    metrics.cut_back(2)
+    metrics.log(2, loss=1.5)
+    metrics.flush()
+    assert [line["step"] for line in lines_of(metrics.path)] == [1, 2]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_ends_the_run_and_is_on_record(metrics, value):
+    metrics.log(6, loss=torch.tensor(1.0))
+    metrics.log(7, loss=torch.tensor(value))
+    with pytest.raises(FaultError, match=r"the loss of step 7 is .*--optimizer.lr"):
+        metrics.flush()
+    assert len(metrics.path.read_text().splitlines()) == 2
+
+
+def test_other_ranks_write_nothing_but_notice_a_bad_loss(tmp_path):
+    silent = Metrics(tmp_path / "metrics.jsonl", tensorboard=False, active=False)
+    silent.log(1, loss=1.0)
+    silent.flush()
+    silent.cut_back(0)
+    assert not silent.path.exists()
+    silent.log(2, loss=math.nan)
+    with pytest.raises(FaultError):
+        silent.flush()
+
+
+def test_a_full_disk_is_told(metrics):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    metrics.path.symlink_to("/dev/full")
+    metrics.log(1, loss=1.0)
+    with pytest.raises(StorageError, match="free some space and run the same command again"):
+        metrics.flush()
+
+
+def test_tensorboard_gets_the_same_numbers_or_says_what_to_install(tmp_path):
+    if importlib.util.find_spec("tensorboard") is None:
+        with pytest.raises(MissingExtraError, match=r"pip install 'attnrec_dist\[tensorboard\]'"):
+            Metrics(tmp_path / "metrics.jsonl", tensorboard=True, active=True)
+        return
+    metrics = Metrics(tmp_path / "metrics.jsonl", tensorboard=True, active=True)
+    metrics.log(3, loss=torch.tensor(0.5), **{"eval/ndcg@10": 0.25})
+    metrics.flush()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    assert {tag: [(each.step, each.value) for each in board.Scalars(tag)] for tag in board.Tags()["scalars"]} == {
+        "train/loss": [(3, 0.5)],
+        "eval/ndcg@10": [(3, 0.25)],
+    }
+
+
+def test_without_a_terminal_progress_is_plain_lines(capsys, monkeypatch):
+    monkeypatch.setattr("attnrec_dist.engine.tracking.PLAIN_LINE_SECONDS", -1)
+    with ProgressBar(first=10, total=20, active=True) as bar:
+        bar.show(11, 2.5, targets=100)
+        bar.say("hello")
+    with ProgressBar(first=0, total=20, active=False) as silent:
+        silent.show(20, 2.5, targets=1)
+        silent.say("nothing")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[0].startswith("step 11/20  loss 2.5000  ")
+    assert "targets/s" in err
+    assert err.splitlines()[1:] == ["hello"]
+
+
+@pytest.fixture
+def stop():
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    request = StopRequest()
+    request.listen()
+    yield request
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_sets_a_flag(stop, number):
+    assert not stop.requested
+    os.kill(os.getpid(), number)
+    assert stop.requested
+    assert stop.reason == f"signal {signal.Signals(number).name}"
+
+
+def test_a_second_interrupt_is_obeyed_at_once(stop):
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
