@@ -11,7 +11,6 @@ from torch import nn
 
 from attnrec_dist.settings import Section
 
-
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
