@@ -186,7 +186,8 @@ def _did_you_mean(section: type[Section], path: str) -> str:
     parent = path.rpartition(".")[0]
     siblings = [key for key in known if key.rpartition(".")[0] == parent]
     close = difflib.get_close_matches(path, siblings, 1, 0.6)
-    close = close or [key for key in known if key.rsplit(".", 1)[-1] == leaf][:1]
+    leaves = {key.rsplit(".", 1)[-1]: key for key in reversed(known)}
+    close = close or [leaves[name] for name in difflib.get_close_matches(leaf, leaves, 1, 0.7)]
     close = close or difflib.get_close_matches(path, known, 1, 0.6)
     if close:
         return f"; did you mean {close[0]}?"

@@ -1,0 +1,338 @@
+"""The command line: quick help, complete configurations, bad input with its message and code, faults that lose nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Shop, write_shop
+
+from attnrec_dist.cli import main, make_parser
+from attnrec_dist.errors import ExitCode
+from attnrec_dist.run_config import load_run_config
+from attnrec_dist.settings import iterate_keys
+
+HEAVY = ["torch", "datasets", "accelerate", "duckdb", "pyarrow", "numpy", "pandas", "matplotlib", "safetensors"]
+COMMANDS = sorted(make_parser()._subparsers._group_actions[0].choices)
+
+
+# Help
+
+
+def test_help_answers_in_half_a_second():
+    def once() -> float:
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "attnrec_dist", "--help"], capture_output=True, text=True, check=True)
+        assert all(command in done.stdout for command in COMMANDS)
+        return time.perf_counter() - started
+
+    assert min(once() for _ in range(5)) < 0.5
+
+
+def test_the_command_line_imports_nothing_heavy():
+    code = f"import sys, attnrec_dist.cli; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(attnrec, command):
+    for option in ("--help", "-h"):
+        done = attnrec(command, option)
+        assert done.code == 0
+        assert done.out.startswith(f"usage: attnrec {command}")
+    assert len([line for line in done.out.splitlines() if line.startswith("  -")]) >= 1
+
+
+def test_help_documents_every_key(attnrec, shop):
+    done = attnrec("train", "--help")
+    config = load_run_config(shop.run_yaml, {})
+    for key, _ in iterate_keys(type(config)):
+        assert f"--{key}  " in done.out or f"{key}:" in done.out, key
+    assert attnrec("train", shop.run_yaml, "--help").out.count("--model.width") == 1
+
+
+def test_no_command_is_a_question(attnrec):
+    assert attnrec().code == 0
+    assert "usage: attnrec" in attnrec().out
+
+
+# Configurations
+
+
+def test_a_printed_configuration_is_complete_and_reads_back(attnrec, shop, tmp_path):
+    options = [
+        "--train.seed",
+        "-1",
+        "--data.target_events",
+        "[buy]",
+        "--optimizer.lr=1e-3",
+        "--data.path",
+        "no",
+        "--data.context=3",
+    ]
+    done = attnrec("train", shop.run_yaml, "--print_config", *options)
+    assert done.code == 0, done.err
+    (tmp_path / "again.yaml").write_text(done.out)
+    again = load_run_config(tmp_path / "again.yaml", {})
+    assert (again.train.seed, again.data.target_events, again.optimizer.lr, again.data.path) == (-1, ["buy"], 1e-3, "no")
+    assert attnrec("train", tmp_path / "again.yaml", "--print_config").out == done.out
+    assert (
+        again.model_dump()
+        == load_run_config(
+            shop.run_yaml,
+            {"train.seed": -1, "data.target_events": ["buy"], "optimizer.lr": 1e-3, "data.path": "no", "data.context": 3},
+        ).model_dump()
+    )
+
+
+def test_a_printed_preparation_reads_back(attnrec, shop, tmp_path):
+    done = attnrec("prepare", shop.prepare_yaml, "--print_config", "--filters.min_item_events", "3")
+    assert done.code == 0, done.err
+    (tmp_path / "again.yaml").write_text(done.out)
+    assert "min_item_events: 3" in done.out
+    assert attnrec("prepare", tmp_path / "again.yaml", "--print_config").out == done.out
+
+
+def test_overrides_may_stand_before_the_file(attnrec, shop):
+    after = attnrec("train", shop.run_yaml, "--train.seed", "3", "--print_config")
+    assert attnrec("train", "--train.seed", "3", shop.run_yaml, "--print_config").out == after.out
+    assert attnrec("train", "--print_config", "--train.seed=3", shop.run_yaml).out == after.out
+    assert "seed: 3" in after.out
+
+
+# Bad input: code 2, a message that says what, where and what to type; no traceback (the fixture sees to that)
+
+
+@pytest.fixture
+def copy(trained, tmp_path) -> Shop:
+    """A shop of one's own, to break."""
+    shutil.copytree(trained.path, tmp_path / "shop", symlinks=True)
+    return Shop(tmp_path / "shop")
+
+
+def train(attnrec, shop: Shop, *options: object):
+    return attnrec("train", shop.run_yaml, "--run_dir", shop.run, "--data", shop.data, *options)
+
+
+def refused(done, *parts: str) -> None:
+    assert done.code == ExitCode.USER_ERROR, done
+    assert done.err.startswith("attnrec: error: ")
+    assert done.out == ""
+    for part in parts:
+        assert part in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--train.sead", "1"], ["run.yaml: train.sead: unknown key; did you mean train.seed?"]),
+        (["--sead", "1"], ["sead: unknown key; did you mean train.seed?"]),
+        (["--model.name", "sasrek"], ["model.name", "did you mean sasrec"]),
+        (["--train.seed", "many"], ["train.seed: input should be a valid integer", "(got 'many')"]),
+        (["--train.max_epochs", "null"], ["train.max_epochs and train.max_steps are both null", "set one"]),
+        (["--data.context", "12"], ["leaves no room in a window of max_length 12"]),
+        (["--data.target_events", "[sell]"], ["data.target_events: sell is not in the data set, which has view, buy"]),
+        (["--train.seed"], ["--train.seed: a value is missing; type --train.seed VALUE"]),
+        (["stray"], ["unexpected argument 'stray'"]),
+        (["--data.path", "[1"], ["--data.path, line 1", "not valid YAML"]),
+        (["--evaluation.metric", "ndcg@10"], ["did you mean next_basket/all/ndcg@10?"]),
+    ],
+)
+def test_a_wrong_option_is_refused_before_anything_is_made(attnrec, shop, tmp_path, options, parts):
+    data = [] if "--data.path" in options else ["--data", shop.data]
+    done = attnrec("train", shop.run_yaml, "--run_dir", tmp_path / "run", *data, *options)
+    refused(done, *parts)
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
+def test_files_and_directories_that_do_not_exist(attnrec, shop, tmp_path):
+    refused(attnrec("train", shop.path / "rum.yaml"), "no such config file", "did you mean", "run.yaml?")
+    refused(attnrec("prepare", tmp_path / "none.yaml"), "no such config file")
+    refused(attnrec("train"), "CONFIG.yaml is missing; type attnrec train --help")
+    refused(attnrec("recommend", tmp_path), "--output FILE.parquet is missing")
+    for command in (["evaluate"], ["plot"], ["recommend", "--output", tmp_path / "o.parquet"]):
+        refused(attnrec(*command, tmp_path / "nowhere"), "nowhere: no such run directory; `attnrec train CONFIG.yaml")
+        refused(attnrec(*command, tmp_path), "holds no config.yaml")
+    refused(
+        attnrec("train", shop.run_yaml, "--run_dir", tmp_path / "run", "--data", tmp_path / "no-data"),
+        "no-data: no such data set; make it with `attnrec prepare CONFIG.yaml --output DIR`",
+    )
+    refused(
+        attnrec("train", shop.run_yaml, "--run_dir", tmp_path / "run", "--data", shop.path),
+        "not a data set",
+    )
+
+
+@pytest.mark.parametrize("arguments", [["trian"], ["evaluate", "x", "--split", "train"], ["recommend", "x", "--top_k", "ten"]])
+def test_what_the_parser_refuses_is_code_2_too(attnrec, arguments):
+    done = attnrec(*arguments)
+    assert done.code == ExitCode.USER_ERROR
+    assert "usage: attnrec" in done.err
+
+
+def test_a_misspelt_option_of_recommend_is_refused(attnrec, trained, tmp_path):
+    refused(attnrec("recommend", trained.run, "--output", tmp_path / "o.parquet", "--topk", "3"), "unknown argument '--topk'")
+    refused(attnrec("recommend", trained.run, "--output", tmp_path / "o.parquet", "--top_k", "0"), "at least 1")
+    refused(attnrec("recommend", trained.run, "--output", tmp_path / "o.parquet", "--exclude", tmp_path / "x"), "no such file")
+
+
+def test_a_flipped_byte_in_a_shard(attnrec, copy):
+    (shard,) = (copy.data / "sequences").iterdir()
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    refused(train(attnrec, copy, "--train.max_epochs", "3"), shard.name, "damaged", "prepare the data set again")
+    assert json.loads((copy.run / "status.json").read_text())["state"] == "user_error"
+
+
+@pytest.mark.parametrize("file", ["objective.safetensors", "optimizer.safetensors", "progress.json"])
+def test_a_truncated_checkpoint(attnrec, copy, file):
+    newest = (copy.run / "last").resolve()
+    content = (newest / file).read_bytes()
+    (newest / file).write_bytes(content[:-3])
+    before = sorted(path.name for path in (copy.run / "checkpoints").iterdir())
+    refused(train(attnrec, copy, "--train.max_epochs", "3"), file, f"remove {copy.run}")
+    assert sorted(path.name for path in (copy.run / "checkpoints").iterdir()) == before
+    shutil.rmtree(newest)  # what the message says
+    done = train(attnrec, copy, "--train.max_epochs", "3")
+    assert done.code == 0, done.err
+    assert f"going on from step {int(before[-2].removeprefix('step-'))}" in done.err
+
+
+def test_a_checkpoint_of_other_data(attnrec, copy, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = write_shop(tmp_path / "other", seed=1)
+    shutil.rmtree(copy.data)
+    assert attnrec("prepare", other.prepare_yaml, "--output", copy.data).code == 0
+    refused(train(attnrec, copy, "--train.max_epochs", "3"), "was written with data fingerprint", "but this run has")
+    refused(attnrec("evaluate", copy.run, "--data", copy.data), "was trained on the data set", "--data")
+    refused(
+        attnrec("recommend", copy.run, "--data", copy.data, "--output", tmp_path / "o.parquet"), "was trained on the data set"
+    )
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from attnrec_dist.run_dir import RunDir
+run = RunDir(Path(sys.argv[1]))
+run.lock()
+print("locked", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_second_job_on_the_run_directory(attnrec, copy):
+    status = (copy.run / "status.json").read_text()
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(copy.run)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "locked\n"
+        refused(train(attnrec, copy), f"another job is training here (process {holder.pid} on ", "--run_dir")
+        assert (copy.run / "status.json").read_text() == status, "the first job's status is not ours to write"
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert train(attnrec, copy).code == 0
+
+
+def test_a_run_directory_of_another_configuration(attnrec, copy):
+    config = (copy.run / "config.yaml").read_text()
+    refused(
+        train(attnrec, copy, "--train.seed", "5", "--model.width", "16"),
+        "started with another configuration",
+        "train.seed: was 0, now 5",
+        "model.width: was 8, now 16",
+    )
+    assert (copy.run / "config.yaml").read_text() == config
+    free = ["--evaluation.baselines.neighbours", "5", "--tracking.log_every", "2", "--optimizer.lr", "1e-4"]
+    assert train(attnrec, copy, *free).code == 0
+
+
+def test_a_first_try_that_failed_does_not_stand_in_the_way(attnrec, shop, tmp_path):
+    here = Shop(shop.path), "--run_dir", tmp_path / "run", "--train.max_steps", "3"
+    refused(train(attnrec, *here, "--data.target_events", "[sell]"), "sell is not in the data set")
+    assert train(attnrec, *here, "--data.target_events", "[buy]").code == 0
+    refused(train(attnrec, *here), "data.target_events: was ['buy'], now None")
+
+
+def test_a_directory_with_something_else_in_it(attnrec, shop, tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    refused(attnrec("train", shop.run_yaml, "--run_dir", tmp_path, "--data", shop.data), "holds other files and no run")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+# Running on
+
+
+def curve(run: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    assert len(losses) == len(dict(losses)), "a step is there twice"
+    return dict(losses)
+
+
+def test_a_finished_run_says_so(attnrec, trained):
+    before = (trained.run / "metrics.jsonl").read_text()
+    done = train(attnrec, trained)
+    assert done.code == 0
+    assert "nothing left to do" in done.err
+    assert (trained.run / "metrics.jsonl").read_text() == before
+
+
+def test_training_on_gives_the_curve_of_one_piece(attnrec, trained, tmp_path):
+    whole = curve(trained.run)
+    assert list(whole) == list(range(1, len(whole) + 1))
+    assert all(math.isfinite(loss) for loss in whole.values())
+    for steps in (4, 5, len(whole)):
+        done = train(attnrec, Shop(trained.path), "--run_dir", tmp_path / "run", "--train.max_steps", steps)
+        assert done.code == 0, done.err
+    assert curve(tmp_path / "run") == whole
+
+
+# Faults: code 1, and the last good checkpoint stays
+
+
+def test_a_full_disk_ends_with_code_1_and_the_next_start_goes_on(attnrec, shop, trained, tmp_path, monkeypatch):
+    import os
+
+    run, real = tmp_path / "run", os.fsync
+    saved = run / "checkpoints" / "step-00000006" / "complete.json"
+
+    def full_after_six_steps(descriptor: int) -> None:
+        if saved.exists():
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full_after_six_steps)
+        done = attnrec("train", shop.run_yaml, "--run_dir", run, "--data", shop.data)
+    assert done.code == ExitCode.FAULT
+    assert "No space left on device" in done.err
+    assert "free some space and run the same command again" in done.err
+    assert saved.exists()
+    done = attnrec("train", shop.run_yaml, "--run_dir", run, "--data", shop.data)
+    assert done.code == 0, done.err
+    assert "going on from step 6" in done.err
+    assert curve(run) == curve(trained.run)
+
+
+def test_an_interrupt_is_no_traceback(monkeypatch, capsys):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("attnrec_dist.cli.plot_command", interrupt)
+    assert main(["plot", "x"]) == 130
+    assert capsys.readouterr().err == "attnrec: interrupted\n"
+
+
+def test_only_one_rank_tells_the_users_mistake(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("RANK", "1")
+    assert main(["train", str(tmp_path / "none.yaml")]) == ExitCode.USER_ERROR
+    assert capsys.readouterr().err == ""
