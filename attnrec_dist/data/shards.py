@@ -10,10 +10,10 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,17 +21,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field
 
+from attnrec_dist.data.statistics import DailyCounts, ItemGraph, read_daily, read_graph
 from attnrec_dist.errors import ConfigError, DataError, StorageError
 from attnrec_dist.settings import Section, build
 
 if TYPE_CHECKING:
     import datasets
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 SEQUENCES = "sequences"
 TABLES = ("items.parquet", "users.parquet")
+DAILY, GRAPH = "daily.arrow", "graph.arrow"
 NUMERIC_PREFIX = "numeric."
+StatisticsT = TypeVar("StatisticsT", DailyCounts, ItemGraph)
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
@@ -71,9 +74,10 @@ class Manifest(Section):
     start_time: int = Field(description="unix second of the first event")
     end_time: int = Field(description="unix second of the last event")
     shards: list[Shard] = Field(description="files under sequences/, in row order")
-    tables: list[Shard] = Field(description="items.parquet and users.parquet")
+    tables: list[Shard] = Field(description="items.parquet, users.parquet, daily.arrow and, where there is a graph, graph.arrow")
     config: dict[str, Any] = Field(description="the preparation's configuration, without paths")
     cleaning: dict[str, int] = Field(description="rows read, rows left out by reason, rows kept")
+    statistics: dict[str, int] = Field(description="how much the daily counts and the item graph hold and left out")
 
 
 @dataclass
@@ -162,6 +166,14 @@ class DataSet:
         """index, id, in index order."""
         return self._tables[1]
 
+    def daily(self) -> DailyCounts:
+        """Events of each catalogue item on each day, over all parts: whoever reads for a moment takes the days before it."""
+        return self._daily
+
+    def graph(self) -> ItemGraph | None:
+        """The neighbours of each catalogue item in the training part; None where statistics.graph.kind is none."""
+        return self._graph
+
     def item_ids(self, indices: np.ndarray) -> list[str]:
         return self.items()["id"].take(pa.array(np.asarray(indices, dtype=np.int64))).to_pylist()
 
@@ -194,6 +206,30 @@ class DataSet:
     def _tables(self) -> tuple[pa.Table, pa.Table]:
         items, users = (_reading(self.path / name, lambda name=name: pq.read_table(self.path / name)) for name in TABLES)
         return items, users
+
+    @functools.cached_property
+    def _daily(self) -> DailyCounts:
+        return self._statistics(DAILY, read_daily)
+
+    @functools.cached_property
+    def _graph(self) -> ItemGraph | None:
+        if all(table.name != GRAPH for table in self.manifest.tables):
+            return None
+        return self._statistics(GRAPH, read_graph)
+
+    def _statistics(self, name: str, read: Callable[[Path], StatisticsT]) -> StatisticsT:
+        file = self.path / name
+        found = _reading(file, lambda: read(file))
+        if len(found.offsets) != self.manifest.num_items + 1:
+            raise DataError(
+                f"{file}: damaged: {len(found.offsets) - 1} rows, the manifest says {self.manifest.num_items}; "
+                "prepare the data set again"
+            )
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the mapped statistics: a worker that is sent this maps them itself."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_daily", "_graph")}
 
     def _unpacked(self, table: pa.Table, first: int | None = None) -> Rows:
         lists = {name: table[name].combine_chunks() for name in table.column_names}

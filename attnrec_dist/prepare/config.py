@@ -201,6 +201,25 @@ class ItemsSection(Section):
         return columns
 
 
+class GraphSection(Section):
+    kind: Literal["basket", "next", "none"] = Field(
+        default="basket",
+        description="basket: items of one user and time, both ways; next: an event and those that follow, one way",
+    )
+    within: int = Field(default=3, ge=1, le=100, description="next: how many of the user's following events count")
+    neighbours: int = Field(default=100, ge=1, description="how many an item keeps, the closest")
+    max_basket: int = Field(
+        default=500, ge=2, description="basket: no pairs are counted in baskets of more items; prepare tells how many there were"
+    )
+
+
+class StatisticsSection(Section):
+    events: list[str] | None = Field(
+        default=None, min_length=1, description="kinds of events that the daily counts and the graph count; null: all"
+    )
+    graph: GraphSection = Field(default=GraphSection(), description="which items go together, from the training part")
+
+
 class OutputSection(Section):
     dir: str = Field(description="the data set's directory, from the current directory; --output DIR overrides it")
     events_per_shard: int = Field(default=2_000_000, ge=1, description="about how many events a shard file holds")
@@ -224,14 +243,31 @@ class PrepareConfig(Section):
     items: ItemsSection | None = Field(default=None, description="texts about the items")
     filters: FiltersSection = Field(default=FiltersSection(), description="which events stay")
     split: SplitSection = Field(default=SplitSection(), description="training, validation and test part")
+    statistics: StatisticsSection = Field(default=StatisticsSection(), description="what is counted over the items")
     output: OutputSection = Field(description="where the data set goes")
     engine: EngineSection = Field(
         default=EngineSection(), description="how much of the machine to use; changes nothing in the result"
     )
 
+    @model_validator(mode="after")
+    def _known_statistics_events(self) -> PrepareConfig:
+        column, asked = self.columns.event, self.statistics.events or []
+        if asked and column is None:
+            raise ValueError("statistics.events names kinds of events, but columns.event is not set; set it, or leave them out")
+        if column is not None and column.types is not None:
+            check_event_kinds(asked, column.types)
+        return self
+
     def without_paths(self) -> dict[str, Any]:
         """What the manifest keeps: all that shapes the result, nothing that names this machine."""
         return self.model_dump(mode="json", exclude={"input": {"files"}, "items": {"file"}, "output": True, "engine": True})
+
+
+def check_event_kinds(asked: list[str], types: list[str]) -> None:
+    """Raises ValueError when statistics.events names a kind that the data set does not have."""
+    unknown = [name for name in asked if name not in types]
+    if unknown:
+        raise ValueError(f"statistics.events: no event is of kind {unknown[0]!r}; the kinds are {', '.join(types)}")
 
 
 def moment(text: str, time_zone: str) -> int:

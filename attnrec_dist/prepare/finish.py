@@ -1,12 +1,13 @@
 """The last step, the same for every engine: the rows of one shard, in any order -> sorted parallel lists -> an Arrow file.
 
-numpy and pyarrow only. Memory: one shard.
+Also the item statistics' files. numpy and pyarrow only. Memory: one shard.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ class Fingerprint:
             self.add(NUMERIC_PREFIX + name, values.astype("<f4"))
 
     def add(self, column: str, values: np.ndarray) -> None:
-        self.columns.setdefault(column, hashlib.sha256()).update(np.ascontiguousarray(values).tobytes())
+        self.columns.setdefault(column, hashlib.sha256()).update(memoryview(np.ascontiguousarray(values)).cast("B"))
 
     def add_texts(self, column: str, texts: list[str]) -> None:
         coded = [each.encode() for each in texts]
@@ -116,3 +117,44 @@ def _batch(rows: Rows, start: int, stop: int, shape: pa.Schema) -> pa.RecordBatc
     lists = [pa.ListArray.from_arrays(offsets, pa.array(values[first:last])) for values in flat]
     plain = [pa.array(values[start:stop]) for values in (rows.users, rows.train_end, rows.valid_end)]
     return pa.record_batch([*plain, *lists], schema=shape)
+
+
+class ListFile:
+    """An Arrow stream of one record batch, a row an item, its list columns parallel (int64 offsets), plain columns after them.
+
+    One batch, because a reader can then map each column as one array. The lists come in pieces, which wait in files of their own and
+    are mapped when the batch is written, so memory holds a piece and the lengths.
+    """
+
+    def __init__(self, scratch: Path, lists: list[str]):
+        scratch.mkdir()
+        self.waiting = {name: scratch / name for name in lists}
+        self.types: dict[str, np.dtype] = {}
+        self.lengths: list[np.ndarray] = []
+
+    def append(self, lengths: np.ndarray, columns: list[np.ndarray]) -> None:
+        """The next rows: their lengths, and for each list column the values of all of them, little-endian."""
+        self.lengths.append(lengths.astype(np.int64))
+        for (name, path), values in zip(self.waiting.items(), columns, strict=True):
+            self.types[name] = values.dtype
+            with path.open("ab") as file:
+                file.write(np.ascontiguousarray(values).tobytes())
+
+    def finish(self, path: Path, fingerprint: Fingerprint, plain: dict[str, np.ndarray]) -> int:
+        """Writes the file and adds its columns to the fingerprint; returns how many values a list column holds."""
+        lengths = np.concatenate(self.lengths)
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+        fingerprint.add(f"{path.name}/length", lengths.astype("<i8"))
+        arrays: dict[str, pa.Array] = {}
+        for name, waiting in self.waiting.items():
+            values = np.memmap(waiting, self.types[name], "r") if waiting.stat().st_size else np.zeros(0, self.types[name])
+            fingerprint.add(f"{path.name}/{name}", values)
+            arrays[name] = pa.LargeListArray.from_arrays(offsets, pa.array(values))
+        for name, values in plain.items():
+            fingerprint.add(f"{path.name}/{name}", values)
+            arrays[name] = pa.array(values)
+        batch = pa.record_batch(arrays)
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, batch.schema) as writer:
+            writer.write_batch(batch)
+        shutil.rmtree(next(iter(self.waiting.values())).parent)
+        return offsets[-1].as_py()

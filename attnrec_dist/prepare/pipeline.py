@@ -2,7 +2,8 @@
 
     reading.py   files -> rows of text           steps.py    the statements between      engine.py     who runs them (DuckDB)
     cleaning.py  text -> values and reasons      writing.py  tables -> files           finish.py      one shard's rows -> lists
-    workplace.py  built aside, synced, renamed   report.py   what was left out, why    config.py      the keys
+    statistics.py  daily counts, item graph      report.py   what was left out, why    config.py      the keys
+    workplace.py  built aside, synced, renamed
 
 Memory is bounded by engine.memory_limit and by one shard; the log itself is never held.
 """
@@ -10,12 +11,13 @@ Memory is bounded by engine.memory_limit and by one shard; the log itself is nev
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 from attnrec_dist.data.shards import Manifest, Split
 from attnrec_dist.errors import ConfigError, InputError
 from attnrec_dist.prepare import cleaning, reading, steps
-from attnrec_dist.prepare.config import MAX_EVENT_TYPES, PrepareConfig, moment
+from attnrec_dist.prepare.config import MAX_EVENT_TYPES, PrepareConfig, check_event_kinds, moment
 from attnrec_dist.prepare.engine import DuckEngine
 from attnrec_dist.prepare.reading import Source, TextFormat
 from attnrec_dist.prepare.report import KEPT, READ, check_usable, day, summary
@@ -88,6 +90,10 @@ def encode(engine: DuckEngine, config: PrepareConfig) -> list[str]:
                 f"column {column.name!r} holds {len(types):,} kinds of events, at most {MAX_EVENT_TYPES} fit, for example "
                 f"{', '.join(types[:5])}; is columns.event the right column? columns.event.types lists the ones to keep"
             )
+        try:
+            check_event_kinds(config.statistics.events or [], types)
+        except ValueError as error:
+            raise InputError(str(error)) from None
     engine.table("user_codes", steps.user_codes())
     engine.table("item_codes", steps.item_codes())
     engine.table("events", steps.encoded(types, len(config.columns.numeric)))
@@ -127,12 +133,13 @@ def cut_times(engine: DuckEngine, config: PrepareConfig) -> Split:
     if asked.validation_from is not None and asked.test_from is not None:
         zone = config.columns.timestamp.time_zone
         train_end, valid_end = moment(asked.validation_from, zone), moment(asked.test_from, zone)
-        if train_end >= valid_end:
-            raise ConfigError(f"split.validation_from {asked.validation_from} is not before split.test_from {asked.test_from}")
+        if train_end > valid_end:
+            raise ConfigError(f"split.validation_from {asked.validation_from} is after split.test_from {asked.test_from}")
         return Split(kind="time", train_end=train_end, valid_end=valid_end)
     total = count(engine)
     beyond = engine.row("SELECT max(us) // 1000000 + 1 FROM events")[0]
-    positions = (round(asked.train * total), round((asked.train + asked.validation) * total))
+    train, validation = (Fraction(str(share)) for share in (asked.train, asked.validation))  # so that .7 + .2 is .9 + 0
+    positions = (round(train * total), round((train + validation) * total))
     cuts = [engine.row(steps.second_at(position))[0] for position in positions]
     train_end, valid_end = (beyond if cut is None else cut for cut in cuts)
     return Split(kind="time", train_end=train_end, valid_end=valid_end)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from attnrec_dist.data.shards import FORMAT_VERSION, SEQUENCES, TABLES, Counts, Manifest, Shard, Split, sha256_of
+from attnrec_dist.data.shards import DAILY, FORMAT_VERSION, GRAPH, SEQUENCES, TABLES, Counts, Manifest, Shard, Split, sha256_of
 from attnrec_dist.errors import FaultError
 from attnrec_dist.prepare import steps
 from attnrec_dist.prepare.config import PrepareConfig
@@ -18,6 +18,7 @@ from attnrec_dist.prepare.engine import DuckEngine
 from attnrec_dist.prepare.finish import Fingerprint, Tally, read_shard, write_shard
 from attnrec_dist.prepare.reading import Source
 from attnrec_dist.prepare.sql import identifier
+from attnrec_dist.prepare.statistics import Statistics
 from attnrec_dist.prepare.workplace import Workplace
 
 
@@ -40,9 +41,10 @@ class Writer:
 
     def write(self, facts: Facts, item_file: list[Source]) -> Manifest:
         """All files but the manifest, which this returns."""
-        shards, tally = self._sequences()
-        tables = [self._items(item_file), self._users()]
         num_items, num_all_items = self.engine.row("SELECT count(*) FILTER (WHERE ranked), count(*) FROM catalogue")
+        statistics, report = self._statistics(facts.event_types, num_items)
+        shards, tally = self._sequences()
+        tables = [self._items(item_file), self._users(), *statistics]
         return Manifest(
             format_version=FORMAT_VERSION,
             fingerprint=self.fingerprint.hexdigest(self._settings(facts, num_items)),
@@ -65,6 +67,7 @@ class Writer:
             tables=tables,
             config=self.config.without_paths(),
             cleaning=facts.cleaning,
+            statistics=report,
         )
 
     def _settings(self, facts: Facts, num_items: int) -> dict[str, object]:
@@ -76,7 +79,19 @@ class Writer:
             "numeric": self.config.columns.numeric,
             "split": facts.split.model_dump(),
             "filters": self.config.filters.model_dump(mode="json"),
+            "statistics": self.config.statistics.model_dump(mode="json"),
         }
+
+    def _statistics(self, event_types: list[str], num_items: int) -> tuple[list[Shard], dict[str, int]]:
+        """Before the sequences, which let go of the events."""
+        counting = Statistics(self.engine, self.config.statistics, self.fingerprint, self.place.scratch, num_items)
+        counting.choose(event_types, len(self.config.columns.numeric))
+        counting.daily(self.place.building / DAILY)
+        if self.config.statistics.graph.kind != "none":
+            counting.graph(self.place.building / GRAPH, len(self.config.columns.numeric))
+        self.progress("counted " + ", ".join(f"{count:,} {name}" for name, count in counting.report.items()))
+        written = (self.place.building / name for name in (DAILY, GRAPH))
+        return [_record(path, num_items) for path in written if path.exists()], counting.report
 
     def _sequences(self) -> tuple[list[Shard], Tally]:
         users, events = self.engine.row("SELECT (SELECT count(*) FROM row_codes), (SELECT count(*) FROM events)")
