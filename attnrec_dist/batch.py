@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +39,7 @@ class SequenceBatch:
     singletons: bool  # every basket holds one token: attention is plainly causal
     events: dict[str, Tensor] = field(default_factory=dict)  # {"event": [T], numeric columns: [T] float32}
     negatives: Tensor | None = None
+    evidence: dict[str, Tensor] = field(default_factory=dict)  # what a model's experts asked of the data: data/evidence.py
 
     @property
     def num_tokens(self) -> int:
@@ -56,7 +58,8 @@ class SequenceBatch:
             value = getattr(self, each.name)
             if isinstance(value, Tensor):
                 changes[each.name] = function(value)
-        changes["events"] = {name: function(value) for name, value in self.events.items()}
+        for name in ("events", "evidence"):
+            changes[name] = {key: function(value) for key, value in getattr(self, name).items()}
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
 
@@ -65,7 +68,16 @@ class Output:
     """What a model returns: the hidden state after each token; room for experts' weights and attention on request."""
 
     hidden: Tensor  # [T, D]
+    beside: tuple[Tensor, Tensor] | None = None  # in a mixture: (log share of the softmax, log p of all others) at each target [M]
     explanation: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The evidence that a model asks the loader to look up: data/evidence.py."""
+
+    names: tuple[str, ...] = ()
+    half_lives: tuple[float, ...] = ()  # days, of the trend
 
 
 @dataclass(frozen=True)
@@ -75,3 +87,4 @@ class DataSpec:
     num_items: int  # V
     max_length: int  # longest row in tokens, so the number of positions
     event_types: tuple[str, ...] = ()
+    statistics: Any = None  # the data set's daily() and graph(), for models whose experts need them

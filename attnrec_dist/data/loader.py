@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from attnrec_dist.batch import SequenceBatch
 from attnrec_dist.data import order as order_of
 from attnrec_dist.data.config import DataConfig
+from attnrec_dist.data.evidence import EvidenceFinder
 from attnrec_dist.data.order import Order
 from attnrec_dist.data.pack import Histories, pack, ranges
 from attnrec_dist.data.shards import DataSet
@@ -52,8 +53,11 @@ class Share:
 class Steps(Dataset[GlobalBatch]):
     """steps[s] is this rank's share of global batch s; a pure function of s, so workers need no state."""
 
-    def __init__(self, data: DataSet, index: SampleIndex, config: DataConfig, order: Order, share: Share):
+    def __init__(
+        self, data: DataSet, index: SampleIndex, config: DataConfig, order: Order, share: Share, evidence: EvidenceFinder | None = None
+    ):
         self.data, self.index, self.config, self.order, self.share = data, index, config, order, share
+        self.evidence = evidence
         self.codes = target_codes(config, data.manifest.event_types)
 
     def __getitem__(self, step: int) -> GlobalBatch:
@@ -88,7 +92,10 @@ class Steps(Dataset[GlobalBatch]):
             columns={"event": events} | {name: column[token] for name, column in rows.numeric.items()},
             is_target=is_target(events, self.codes),
         )
-        return pack(pieces, self.config.basket, self.config.max_length, standins=int((ids < 0).sum()))
+        batch = pack(pieces, self.config.basket, self.config.max_length, standins=int((ids < 0).sum()))
+        if self.evidence is not None:
+            self.evidence.add(batch)
+        return batch
 
 
 def batches(steps: Steps, first: int, stop: int, device: torch.device) -> Iterator[GlobalBatch]:

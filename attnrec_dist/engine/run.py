@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from attnrec_dist.batch import DataSpec
+from attnrec_dist.batch import DataSpec, Needs
+from attnrec_dist.data.evidence import EvidenceFinder
 from attnrec_dist.data.loader import GlobalBatch, Share, Steps
 from attnrec_dist.data.order import Order
 from attnrec_dist.data.shards import DataSet
@@ -171,7 +172,9 @@ def start(config: RunConfig, run_dir: RunDir) -> Run:
         strategy=strategy,
         world=world,
         data=data,
-        steps=Steps(data, index, config.data, order, Share(world.rank, world.size, train.micro_batch_tokens)),
+        steps=Steps(
+            data, index, config.data, order, Share(world.rank, world.size, train.micro_batch_tokens), evidence_for(config, data)
+        ),
         views=find_views(data, config.data, "validation")[0],
         metrics=Metrics(run_dir.metrics, config.tracking.tensorboard, world.is_main),
         stop=StopRequest(),
@@ -193,7 +196,13 @@ def open_data(config: RunConfig, world: World) -> DataSet:
 
 
 def data_spec(data: DataSet, config: RunConfig) -> DataSpec:
-    return DataSpec(data.manifest.num_items, config.data.max_length, tuple(data.manifest.event_types))
+    return DataSpec(data.manifest.num_items, config.data.max_length, tuple(data.manifest.event_types), data)
+
+
+def evidence_for(config: RunConfig, data: DataSet) -> EvidenceFinder | None:
+    """What the model's experts have to have looked up, if it has any."""
+    needs: Needs = getattr(config.model, "needs", Needs())
+    return EvidenceFinder(needs, data) if needs.names else None
 
 
 def claim(run_dir: RunDir, config: RunConfig) -> None:

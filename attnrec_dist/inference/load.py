@@ -53,7 +53,7 @@ def load_model(path: Path, checkpoint: str = "best", data: str | None = None, de
             "name the right one with --data"
         )
     manifest = data_set.manifest
-    model = build_model(model_config, DataSpec(manifest.num_items, config.max_length, tuple(manifest.event_types)))
+    model = build_model(model_config, DataSpec(manifest.num_items, config.max_length, tuple(manifest.event_types), data_set))
     weights = read_weights(folder)
     if next(iter(weights.values())).dtype == torch.float64:
         model = model.double()
@@ -81,6 +81,8 @@ def read_marker(checkpoint: Path) -> dict[str, Any]:
 def score(model: nn.Module, batch: SequenceBatch, device: torch.device) -> Tensor:
     """Scores of the whole catalogue for each query, [P, V], in the model's type."""
     batch = batch.to(device)
+    if hasattr(model, "scores"):  # a model that ranks by more than its table
+        return model.scores(batch)  # type: ignore[no-any-return,operator]
     hidden = model(batch).hidden.index_select(0, batch.queries)
     scores: Tensor = model.table.logits(hidden)  # type: ignore[union-attr,operator]
     return scores

@@ -32,5 +32,5 @@ class FullSoftmax(nn.Module):
         hidden = output.hidden.index_select(0, batch.queries)  # [P, D]
         if self.temperature != 1:
             hidden = hidden / self.temperature
-        loss = table.cross_entropy(hidden, batch.targets, batch.target_query, batch.target_weight)
+        loss = table.cross_entropy(hidden, batch.targets, batch.target_query, batch.target_weight, output.beside)
         return loss, batch.target_weight.sum(dtype=loss.dtype)

@@ -11,12 +11,14 @@ from typing import Any
 from torch import nn
 
 from attnrec_dist.batch import DataSpec
+from attnrec_dist.models.mixture import Mixture
 from attnrec_dist.models.sasrec import SASRec
 from attnrec_dist.ops.registry import lookup
 from attnrec_dist.settings import Section
 
 MODELS: dict[str, Any] = {
     "sasrec": SASRec,
+    "mixture": Mixture,
 }
 
 

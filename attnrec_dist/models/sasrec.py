@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from attnrec_dist.batch import DataSpec, Output, SequenceBatch
 from attnrec_dist.models.layers import Block, BlockShape, TokenEmbedding, reset_parameters
@@ -53,7 +53,11 @@ class SASRec(nn.Module):
     def forward(self, batch: SequenceBatch, explain: bool = False) -> Output:
         """Hidden state after each token, [T, D]: it knows its row's baskets up to its own, whole, and nothing else."""
         layout = Layout.of(batch)
+        return Output(hidden=self.norm(pool_baskets(self.encode(batch, layout), layout)))
+
+    def encode(self, batch: SequenceBatch, layout: Layout) -> Tensor:
+        """What the blocks make of each token, [T, D], before its basket is pooled."""
         x = self.embedding(batch, self.table)  # [T, D]
         for block in self.blocks:
             x = block(x, layout)  # [T, D]
-        return Output(hidden=self.norm(pool_baskets(x, layout)))
+        return x

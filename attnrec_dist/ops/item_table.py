@@ -49,7 +49,8 @@ class ItemTable(nn.Module):
         targets: Tensor,
         target_query: Tensor,
         target_weight: Tensor,
+        beside: tuple[Tensor, Tensor] | None = None,
         chunk_elements: int | None = None,
     ) -> Tensor:
         """Sum over the targets of weight times -log softmax over all V items, a scalar; see `linear_cross_entropy`."""
-        return linear_cross_entropy(hidden, self.weight, targets, target_query, target_weight, chunk_elements)
+        return linear_cross_entropy(hidden, self.weight, targets, target_query, target_weight, chunk_elements, beside)

@@ -7,6 +7,9 @@ For queries h_q, item vectors E and weighted targets (q_m, t_m, w_m):
 With W_q = sum of w_m over the targets of q, and p_q = softmax(E h_q), the gradient with respect to the logits of q is
 W_q (p_q - r_q), where r_q holds w_m / W_q at the targets. So one softmax a query serves all its targets, and W_q is
 applied to the narrow side, [P, D], instead of the wide one, [P, V].
+
+As one expert of a mixture, p(t_m) = a_m softmax(E h)_t_m + b_m with a_m, b_m given, the loss is -sum_m w_m log p(t_m). Its
+gradient is the one above with w_m times the expert's responsibility a_m softmax / p in the place of w_m.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ def linear_cross_entropy(
     target_query: Tensor,
     target_weight: Tensor,
     chunk_elements: int | None = None,
+    beside: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Weighted sum over all targets, a scalar: fp32, or float64 when the hidden state is.
 
@@ -41,6 +45,8 @@ def linear_cross_entropy(
         target_query: [M] index into the queries, not decreasing; a query may have several targets, or none.
         target_weight: [M] not negative; a query whose weights sum to 0 has no gradient.
         chunk_elements: logits held at once; by default CHUNK_ELEMENTS of the device.
+        beside: (log a [M], log b [M]), in a mixture: the share of this softmax in each target's probability, and what
+            the other experts give it. Gradients flow into both.
 
     Matrix products run in the type of `hidden`, or in autocast's type inside autocast; sums, softmax and the gradients'
     accumulation in fp32. Gradients can be taken once, with respect to `hidden` and `weight`; where neither asks for
@@ -54,7 +60,7 @@ def linear_cross_entropy(
         chunk_elements = CHUNK_ELEMENTS.get(device, CHUNK_ELEMENTS["cuda"])
     plan = _Plan(rows=max(1, chunk_elements // max(1, len(weight))), product_type=product_type, gradients=torch.is_grad_enabled())
     with torch.autocast(device, enabled=False):
-        result: Tensor = _LinearCrossEntropy.apply(hidden, weight, (targets, target_query, target_weight), plan)
+        result: Tensor = _LinearCrossEntropy.apply(hidden, weight, *(beside or (None, None)), (targets, target_query, target_weight), plan)
     return result
 
 
@@ -67,44 +73,63 @@ class _Plan:
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: tuple[Tensor, Tensor, Tensor], plan: _Plan) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        log_share: Tensor | None,
+        log_rest: Tensor | None,
+        targets: tuple[Tensor, Tensor, Tensor],
+        plan: _Plan,
+    ) -> Tensor:
         sum_type = torch.promote_types(hidden.dtype, torch.float32)
         for_hidden, for_weight = (plan.gradients and needed for needed in ctx.needs_input_grad[:2])
         grad_hidden = torch.empty_like(hidden, dtype=sum_type) if for_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=sum_type) if for_weight else None
-        ctx.types = hidden.dtype, weight.dtype
+        ctx.types = [None if each is None else each.dtype for each in (hidden, weight, log_share, log_rest)]
         hidden, weight = hidden.to(plan.product_type), weight.to(plan.product_type)
         items, target_query, shares = targets[0], targets[1], targets[2].to(sum_type)
-        query_weight = torch.zeros(len(hidden), dtype=sum_type, device=hidden.device).index_add_(0, target_query, shares)
+        if log_share is None or log_rest is None:
+            log_share, log_rest = torch.zeros_like(shares), torch.full_like(shares, -torch.inf)
+        responsibility = torch.zeros_like(shares)  # of this softmax for each target; 1 where it is alone
         buffer = hidden.new_empty(min(plan.rows, len(hidden)), len(weight))  # the logits of one chunk
 
         total = torch.zeros((), dtype=sum_type, device=hidden.device)
-        for start, (row, item, share) in _chunks((items, target_query, shares), len(hidden), plan.rows):
+        for start, place, row in _chunks(target_query, len(hidden), plan.rows):
             chunk = hidden[start : start + plan.rows]  # [n, D]
-            of_query = query_weight[start : start + plan.rows, None]  # [n, 1]
+            item = items[place]
             logits = torch.mm(chunk, weight.t(), out=buffer[: len(chunk)]).to(sum_type)  # [n, V]
-            total -= (logits[row, item] * share).sum()
-            highest = logits.amax(-1, keepdim=True)
+            at_target = logits[row, item]
+            highest = logits.amax(-1)
             # In place on the CPU, where each row is then read and written while it is in the cache.
             softmax = torch.softmax(logits, -1, out=logits if logits.device.type == "cpu" else None)
             # At the highest logit p >= 1/V, so its logarithm is exact to rounding: logsumexp without another pass of exp.
-            total += ((highest - softmax.amax(-1, keepdim=True).log()) * of_query).sum()
+            own = log_share[place] + at_target - (highest - softmax.amax(-1).log())[row]
+            log_p = torch.logaddexp(own, log_rest[place])
+            share = torch.where(target_query[place] - start == row, shares[place], 0)
+            total -= (share * log_p).sum()
+            responsible = (own - log_p).exp()
+            responsibility[place] = torch.where(share > 0, responsible, responsibility[place])
             if not (for_hidden or for_weight):
                 continue
+            share = share * responsible
+            of_query = torch.zeros_like(highest).index_add_(0, row, share)[:, None]  # [n, 1]
             relative = torch.where(share > 0, share / of_query[row, 0], 0)
             slope = softmax.index_put_((row, item), -relative, accumulate=True).to(plan.product_type)  # [n, V]
             if grad_hidden is not None:
                 grad_hidden[start : start + plan.rows] = of_query * (slope @ weight)
             if grad_weight is not None:
                 _add_product(grad_weight, slope, (of_query * chunk).to(plan.product_type))
-        ctx.save_for_backward(grad_hidden, grad_weight)
+        of_log_share, of_log_rest = -shares * responsibility, -shares * (1 - responsibility)
+        ctx.save_for_backward(grad_hidden, grad_weight, of_log_share, of_log_rest)
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         pairs = zip(ctx.saved_tensors, ctx.types, strict=True)
-        return (*(None if gradient is None else (gradient * upstream).to(kind) for gradient, kind in pairs), None, None)
+        gradients = [None if gradient is None or kind is None else (gradient * upstream).to(kind) for gradient, kind in pairs]
+        return (*gradients, None, None)
 
 
 def _add_product(total: Tensor, slope: Tensor, chunk: Tensor) -> None:
@@ -115,23 +140,20 @@ def _add_product(total: Tensor, slope: Tensor, chunk: Tensor) -> None:
         total += slope.t() @ chunk
 
 
-def _chunks(targets: tuple[Tensor, ...], queries: int, rows: int) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor]]]:
-    """(first query, its chunk's targets as (row in the chunk, item, weight)) for each chunk of `rows` queries.
+def _chunks(query: Tensor, queries: int, rows: int) -> Iterator[tuple[int, slice, Tensor]]:
+    """(first query, its chunk's targets, the row of each in the chunk) for each chunk of `rows` queries.
 
     On a CPU a chunk's targets are a slice. On a GPU finding its ends would make the host wait, so each chunk gets all
-    targets, those of other chunks with weight 0.
+    targets; those of other chunks are told by a row that is not theirs.
     """
-    item, query, weight = targets
     starts = range(0, queries, rows)
-    if _on_host(item):
+    if _on_host(query):
         ends = torch.searchsorted(query, torch.tensor([*starts, queries], dtype=query.dtype)).tolist()
         for start, low, high in zip(starts, ends[:-1], ends[1:], strict=True):
-            yield start, (query[low:high] - start, item[low:high], weight[low:high])
+            yield start, slice(low, high), query[low:high] - start
         return
     for start in starts:
-        count = min(rows, queries - start)
-        inside = (query >= start) & (query < start + count)
-        yield start, ((query - start).clamp(0, count - 1), item, torch.where(inside, weight, 0))
+        yield start, slice(None), (query - start).clamp(0, min(rows, queries - start) - 1)
 
 
 def _on_host(tensor: Tensor) -> bool:

@@ -1,0 +1,97 @@
+"""What experts share: the queries of a chunk with the histories that they see, and attention over them.
+
+c queries of a chunk, S places of the longest history among them, m targets, V catalogue, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attnrec_dist.batch import DataSpec
+
+DAY = 86_400.0
+NOTHING = -1e4  # log p of what an expert rules out: exp of it is 0, and its gradient is 0 instead of NaN
+AGES, AGOS = 24, 64  # buckets of age (half-octaves of days) and of baskets ago
+
+
+@dataclass(frozen=True)
+class ExpertConfig:
+    """What all experts are made of."""
+
+    width: int
+    half_lives: tuple[float, ...]
+
+
+@dataclass
+class QueryChunk:
+    """Some queries, each with the tokens of its row up to its own basket, newest included; padded to the longest."""
+
+    state: Tensor  # [c, D] the customer's state
+    keys: Tensor  # [c, S, D] what the body made of each token
+    items: Tensor  # [c, S]
+    seen: Tensor  # [c, S] bool; False: padding
+    age: Tensor  # [c, S] int64 bucket of the token's age at the query's time
+    ago: Tensor  # [c, S] int64 how many baskets ago, from 0
+    times: Tensor  # [c] unix seconds of the queries
+    target_query: Tensor  # [m] row in the chunk of each target
+    evidence: dict[str, Tensor]  # of these targets; `*.target` counts within the chunk, `*.token` is a place in the history
+
+
+class Expert(nn.Module):
+    """One opinion on what comes next. Subclasses set `needs` and give log probabilities."""
+
+    needs: tuple[str, ...] = ()
+
+    def __init__(self, config: ExpertConfig, spec: DataSpec):
+        super().__init__()
+
+    def target_log_p(self, chunk: QueryChunk) -> Tensor:
+        """Log p of each target of the chunk, [m]."""
+        raise TypeError(f"{type(self).__name__} does not say how likely a target is")
+
+    def all_log_p(self, chunk: QueryChunk) -> Tensor:
+        """Log p of each item of the catalogue, [c, V]."""
+        raise TypeError(f"{type(self).__name__} does not say how likely the items are")
+
+
+class HistoryAttention(nn.Module):
+    """Attention of the customer's state over the history: content, age in days, baskets ago. Log weights that sum to 1."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
+        self.by_age, self.by_ago = nn.Embedding(AGES, 1), nn.Embedding(AGOS, 1)
+
+    def reset_parameters(self) -> None:
+        """Starts from the content alone."""
+        nn.init.zeros_(self.by_age.weight)
+        nn.init.zeros_(self.by_ago.weight)
+
+    def forward(self, chunk: QueryChunk) -> Tensor:
+        """[c, S] log weights; NOTHING on the padding."""
+        score = torch.einsum("cd,csd->cs", self.query(chunk.state), self.key(chunk.keys)) / chunk.state.shape[-1] ** 0.5
+        score = score.float() if score.dtype != torch.float64 else score
+        score = score + self.by_age(chunk.age).squeeze(-1) + self.by_ago(chunk.ago).squeeze(-1)
+        return score.masked_fill(~chunk.seen, NOTHING).log_softmax(-1)
+
+
+def segment_log_sum_exp(values: Tensor, segment: Tensor, segments: int) -> Tensor:
+    """Log of the sum of exp of the values of each segment, [segments]; NOTHING for an empty one."""
+    highest = values.new_full((segments,), NOTHING).scatter_reduce(0, segment, values.detach(), "amax")
+    total = values.new_zeros(segments).index_add(0, segment, (values - highest[segment]).exp())
+    empty = total == 0
+    return torch.where(empty, NOTHING, total.masked_fill(empty, 1.0).log() + highest)
+
+
+def spread(log_weights: Tensor, items: Tensor, num_items: int) -> Tensor:
+    """Adds up weights by item: log [c, n] and items [c, n] -> log p [c, V], NOTHING where no weight falls."""
+    p = log_weights.new_zeros(len(items), num_items).scatter_add(1, items, log_weights.exp())
+    return torch.where(p > 0, p.clamp(min=torch.finfo(p.dtype).tiny).log(), NOTHING)
+
+
+def as_tensor(values: Any, device: torch.device) -> Tensor:
+    return torch.as_tensor(values, device=device)

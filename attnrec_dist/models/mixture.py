@@ -1,0 +1,190 @@
+"""Behaviour experts weighed by attention: p(i) = sum_k alpha_k p_k(i), alpha = softmax over the K experts, sum 1.
+
+    sequence   softmax over the item table, from the body's hidden state       copy    the customer's own items, again
+    trend      what everybody buys these days                                  graph   what goes with the customer's items
+
+The weights come from the customer's state: each expert has a key, the state is the query. Everything stays in log space. The
+softmax over the catalogue is left to the loss, in chunks; the other experts give log p of the targets alone, a chunk of
+queries at a time, so no [targets x history] tensor outlives its chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from attnrec_dist.batch import DataSpec, Needs, Output, SequenceBatch
+from attnrec_dist.models.experts import EXPERTS, SEQUENCE, ExpertConfig, QueryChunk
+from attnrec_dist.models.experts.base import AGES, AGOS, DAY
+from attnrec_dist.models.layers import reset_parameters
+from attnrec_dist.models.sasrec import SASRec, SASRecConfig
+from attnrec_dist.ops.packed import Layout, pool_baskets
+from attnrec_dist.settings import Section
+
+CHUNK_ELEMENTS = 2**23  # of [queries, history, width] held at once
+MONTHS = 12
+
+
+class MixtureConfig(Section):
+    name: Literal["mixture"] = "mixture"
+    body: SASRecConfig = Field(SASRecConfig(), description="the sequence model that reads the history")
+    experts: list[str] = Field([SEQUENCE, *EXPERTS], min_length=1, description=f"which of {SEQUENCE}, {', '.join(EXPERTS)}")
+    half_lives: tuple[float, ...] = Field((3.0, 14.0, 60.0), description="trend: days in which popularity fades to half; mixed")
+    expert_dropout: float = Field(0.0, ge=0, lt=1, description="share of (query, expert) pairs left out in training")
+
+    @field_validator("experts")
+    @classmethod
+    def _known(cls, names: list[str]) -> list[str]:
+        unknown = [name for name in names if name not in (SEQUENCE, *EXPERTS)]
+        if unknown:
+            raise ValueError(f"there is no expert {', '.join(unknown)}; known: {SEQUENCE}, {', '.join(EXPERTS)}")
+        if SEQUENCE not in names and "trend" not in names:
+            raise ValueError(f"one of {SEQUENCE} and trend is needed: the others rule items out altogether")
+        return list(dict.fromkeys(names))
+
+    @property
+    def needs(self) -> Needs:
+        """What the loader has to look up for these experts."""
+        names = dict.fromkeys(need for name in self.experts if name != SEQUENCE for need in EXPERTS[name].needs)
+        return Needs(tuple(names), self.half_lives)
+
+
+class Mixture(nn.Module):
+    Config = MixtureConfig
+
+    def __init__(self, config: MixtureConfig, spec: DataSpec):
+        super().__init__()
+        self.config = config
+        self.body = SASRec(config.body, spec)
+        shape = ExpertConfig(config.body.width, tuple(config.half_lives))
+        self.others = nn.ModuleDict({name: EXPERTS[name](shape, spec) for name in config.experts if name != SEQUENCE})
+        self.key = nn.Linear(config.body.width, len(config.experts))  # a key an expert, and its bias
+        self.season = nn.Embedding(MONTHS, len(config.experts))
+        reset_parameters(self)
+        nn.init.zeros_(self.season.weight)
+        nn.init.zeros_(self.key.weight)
+
+    @property
+    def table(self) -> nn.Module:
+        return self.body.table
+
+    def forward(self, batch: SequenceBatch, explain: bool = False) -> Output:
+        """Hidden state after each token [T, D], and what the experts beside the softmax make of each target."""
+        layout = Layout.of(batch)
+        tokens = self.body.encode(batch, layout)
+        hidden = self.body.norm(pool_baskets(tokens, layout))
+        alpha = self.log_alpha(hidden[batch.queries], batch.query_times)  # [P, K]
+        of_target = alpha[batch.target_query]  # [M, K]
+        log_p = self._others_log_p(batch, layout, hidden, tokens)
+        rest = [of_target[:, place] + log_p[name] for place, name in enumerate(self.config.experts) if name in log_p]
+        log_rest = torch.stack(rest).logsumexp(0) if rest else torch.full_like(of_target[:, 0], -torch.inf)
+        if SEQUENCE in self.config.experts:
+            log_share = of_target[:, self.config.experts.index(SEQUENCE)]
+        else:
+            log_share = torch.full_like(log_rest, -torch.inf)
+        return Output(hidden, beside=(log_share, log_rest), explanation={"alpha": alpha} if explain else {})
+
+    def log_alpha(self, state: Tensor, times: Tensor) -> Tensor:
+        """Log weights of the experts, [P, K]."""
+        month = ((times.double() / DAY % 365.2425) / (365.2425 / MONTHS)).long().clamp(0, MONTHS - 1)
+        scores = self.key(state).float() if state.dtype != torch.float64 else self.key(state)
+        scores = scores + self.season(month)
+        if self.training and self.config.expert_dropout:
+            dropped = torch.rand_like(scores) < self.config.expert_dropout
+            dropped &= ~dropped.all(-1, keepdim=True)
+            scores = scores.masked_fill(dropped, -1e4)
+        return scores.log_softmax(-1)
+
+    def _others_log_p(self, batch: SequenceBatch, layout: Layout, hidden: Tensor, tokens: Tensor) -> dict[str, Tensor]:
+        """Log p of each target under each expert beside the softmax, [M] each."""
+        if not self.others:
+            return {}
+        parts: list[Tensor] = []
+        chunks = list(self.chunks(batch, layout, hidden, tokens))
+        for chunk in chunks:
+            run = self._chunk_log_p
+            keep = len(chunks) == 1 or not torch.is_grad_enabled()
+            parts.append(run(chunk) if keep else checkpoint(run, chunk, use_reentrant=False))
+        whole = torch.cat(parts, 1)
+        return dict(zip(self.others, whole))
+
+    def _chunk_log_p(self, chunk: QueryChunk) -> Tensor:
+        return torch.stack([expert.target_log_p(chunk) for expert in self.others.values()])  # type: ignore[union-attr,operator]
+
+    def chunks(self, batch: SequenceBatch, layout: Layout, hidden: Tensor, tokens: Tensor) -> Iterator[QueryChunk]:
+        """The queries with their histories, some at a time."""
+        size = max(1, CHUNK_ELEMENTS // (layout.max_length * hidden.shape[-1]))
+        bounds = [*range(0, len(batch.queries), size), len(batch.queries)]
+        edges = torch.searchsorted(batch.target_query, torch.tensor(bounds, device=hidden.device)).tolist()
+        for place, (first, stop) in enumerate(zip(bounds[:-1], bounds[1:])):
+            yield query_chunk(batch, layout, hidden, tokens, (first, stop), (edges[place], edges[place + 1]))
+
+    @torch.no_grad()
+    def expert_scores(self, batch: SequenceBatch) -> Tensor:
+        """Log of alpha_k p_k of every item, float64 [K, P, V]; the chunk of queries is the caller's batch."""
+        layout = Layout.of(batch)
+        tokens = self.body.encode(batch, layout)
+        hidden = self.body.norm(pool_baskets(tokens, layout))
+        state = hidden[batch.queries]
+        alpha = self.log_alpha(state, batch.query_times).double()
+        chunk = query_chunk(batch, layout, hidden, tokens, (0, len(batch.queries)), (0, 0))
+        parts = []
+        for place, name in enumerate(self.config.experts):
+            if name == SEQUENCE:
+                log_p = self.body.table.logits(state).double().log_softmax(-1)
+            else:
+                log_p = self.others[name].all_log_p(chunk).double()  # type: ignore[operator]
+            parts.append(log_p + alpha[:, place, None])
+        return torch.stack(parts)
+
+    def scores(self, batch: SequenceBatch) -> Tensor:
+        """Log p of every item after each query, float64 [P, V]."""
+        return self.expert_scores(batch).logsumexp(0)
+
+
+def query_chunk(
+    batch: SequenceBatch, layout: Layout, hidden: Tensor, tokens: Tensor, queries: tuple[int, int], targets: tuple[int, int]
+) -> QueryChunk:
+    """Queries first to stop with their histories; the evidence of their targets counted anew within the chunk."""
+    query = batch.queries[queries[0] : queries[1]]  # [c]
+    times = batch.query_times[queries[0] : queries[1]]
+    start = layout.offsets.long()[layout.rows[query]]  # [c] first token of the row
+    place = torch.arange(layout.max_length, device=query.device)
+    token = start[:, None] + place  # [c, S]
+    seen = token <= query[:, None]
+    token = torch.minimum(token, query[:, None])
+    days = ((times[:, None] - batch.times[token]).clamp(min=0) / DAY + 1).log2()
+    return QueryChunk(
+        state=hidden[query],
+        keys=tokens[token],
+        items=batch.items[token],
+        seen=seen,
+        age=(2 * days).long().clamp(0, AGES - 1),
+        ago=(batch.baskets[query][:, None] - batch.baskets[token]).clamp(0, AGOS - 1),
+        times=times,
+        target_query=batch.target_query[targets[0] : targets[1]] - queries[0],
+        evidence=_of_chunk(batch, start, queries, targets),
+    )
+
+
+def _of_chunk(batch: SequenceBatch, start: Tensor, queries: tuple[int, int], targets: tuple[int, int]) -> dict[str, Tensor]:
+    evidence = {}
+    for name, values in batch.evidence.items():
+        kind, _, column = name.partition(".")
+        if not column:
+            evidence[name] = values[targets[0] : targets[1]]  # one entry a target
+            continue
+        of_target = batch.evidence[f"{kind}.target"]
+        first, stop = torch.searchsorted(of_target, torch.tensor(targets, device=of_target.device)).tolist()
+        values = values[first:stop]
+        if column == "target":
+            values = values - targets[0]
+        elif column == "token":  # a place in the history of the target's query
+            values = values - start[batch.target_query[of_target[first:stop]] - queries[0]]
+        evidence[name] = values
+    return evidence
