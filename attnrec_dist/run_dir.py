@@ -20,6 +20,7 @@ from attnrec_dist.errors import CheckpointError, RunDirError, StorageError
 State = Literal["running", "done", "stopped", "user_error", "fault"]
 MARKER = "complete.json"  # written last: a directory without it is no checkpoint
 OBJECTIVE_FILE = "objective.safetensors"  # weights of model and loss
+AVERAGE_FILE = "average.safetensors"  # their running average, where the run keeps one: what is evaluated and used
 CHECKPOINT_FORMAT = 1
 
 
@@ -146,11 +147,13 @@ def verify(checkpoint: Path, identity: dict[str, Any]) -> None:
 
 
 def read_weights(checkpoint: Path) -> dict[str, Any]:
-    """The model's tensors by name, on the host. Raises CheckpointError when the checkpoint is damaged."""
+    """The model's tensors by name, averaged ones where there are any. Raises CheckpointError when the checkpoint is damaged."""
     from safetensors.torch import load_file
 
     verify(checkpoint, {})
     tensors = load_file(checkpoint / OBJECTIVE_FILE)
+    if (checkpoint / AVERAGE_FILE).is_file():
+        tensors |= load_file(checkpoint / AVERAGE_FILE)
     return {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
 
 

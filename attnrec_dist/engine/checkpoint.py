@@ -18,9 +18,10 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from attnrec_dist.engine.average import AVERAGE
 from attnrec_dist.engine.optim import load_optimizer_tensors, optimizer_tensors
 from attnrec_dist.errors import StorageError
-from attnrec_dist.run_dir import CHECKPOINT_FORMAT, MARKER, OBJECTIVE_FILE, RunDir, checksum, write_whole
+from attnrec_dist.run_dir import AVERAGE_FILE, CHECKPOINT_FORMAT, MARKER, OBJECTIVE_FILE, RunDir, checksum, write_whole
 from attnrec_dist.settings import Section
 
 
@@ -53,7 +54,11 @@ def save(
         _remove(attempt)
         attempt.mkdir(mode=0o700)
         save_file({key: value.contiguous() for key, value in objective.state_dict().items()}, attempt / OBJECTIVE_FILE)
-        save_file(optimizer_tensors(objective, optimizer), attempt / "optimizer.safetensors")
+        tensors = optimizer_tensors(objective, optimizer)
+        averages = {name.removesuffix(f"/{AVERAGE}"): tensors.pop(name) for name in list(tensors) if name.endswith(f"/{AVERAGE}")}
+        save_file(tensors, attempt / "optimizer.safetensors")
+        if averages:
+            save_file(averages, attempt / AVERAGE_FILE)
         (attempt / "progress.json").write_text(json.dumps(asdict(progress)))
         for file in attempt.iterdir():
             _sync(file)
@@ -102,6 +107,9 @@ def load(checkpoint: Path, objective: nn.Module, optimizer: torch.optim.Optimize
     """Restores weights and optimizer in place and returns where the run was. `run_dir.verify` comes first."""
     objective.load_state_dict(load_file(checkpoint / OBJECTIVE_FILE))
     load_optimizer_tensors(objective, optimizer, load_file(checkpoint / "optimizer.safetensors"))
+    if (checkpoint / AVERAGE_FILE).is_file():
+        averages = load_file(checkpoint / AVERAGE_FILE)
+        load_optimizer_tensors(objective, optimizer, {f"{name}/{AVERAGE}": tensor for name, tensor in averages.items()})
     return Progress(**json.loads((checkpoint / "progress.json").read_text()))
 
 

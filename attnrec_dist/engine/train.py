@@ -13,6 +13,7 @@ from attnrec_dist.batch import PADDING, SequenceBatch
 from attnrec_dist.data.loader import GlobalBatch, batches, worker_errors
 from attnrec_dist.data.order import derive_key
 from attnrec_dist.engine import checkpoint
+from attnrec_dist.engine.average import averaged, update_average
 from attnrec_dist.engine.checkpoint import Progress
 from attnrec_dist.engine.optim import learning_rate, make_optimizer, set_learning_rate
 from attnrec_dist.engine.run import Run
@@ -31,6 +32,9 @@ class TrainConfig(Section):
     )
     precision: Literal["fp32", "bf16", "fp64"] = Field("fp32", description="bf16: autocast, weights stay fp32; fp64: for tests")
     seed: int = Field(0, description="of initial weights, order and dropout")
+    average: float = Field(
+        0.0, ge=0, lt=1, description="decay of the running average of the weights that is evaluated and used; 0: the weights themselves"
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads of a process; null: torch's choice")
     timeout: float = Field(1800.0, gt=0, description="seconds after which a process that waits for another gives up")
 
@@ -51,6 +55,7 @@ def train(run: Run) -> tuple[ExitCode, Progress]:
             set_learning_rate(optimizer, rate)
             loss, stop = train_step(run, wrapped, optimizer, batch)
             progress.step += 1
+            update_average(objective, optimizer, run.config.train.average, progress.step)
             progress.seconds = time.monotonic() - started
             targets += batch.targets * run.world.size
             run.log(progress, loss, rate, batch)
@@ -60,7 +65,8 @@ def train(run: Run) -> tuple[ExitCode, Progress]:
                 run.metrics.flush()
                 bar.show(progress.step, loss.item(), targets)
                 targets = 0
-            improved = run.evaluation_due(progress.step) and run.validate(objective, progress, bar)
+            with averaged(objective, optimizer):
+                improved = run.evaluation_due(progress.step) and run.validate(objective, progress, bar)
             if stopping or improved or run.checkpoint_due(progress):
                 save(run, progress, objective, optimizer)
             if progress.finished:

@@ -1,0 +1,39 @@
+"""Averaged weights: an exponential moving average over the steps (Polyak and Juditsky 1992), which is what is evaluated and used.
+
+The average lives in the optimizer's state beside the moments of each parameter, so it is saved and restored with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+AVERAGE = "average"
+
+
+@torch.no_grad()
+def update_average(module: nn.Module, optimizer: torch.optim.Optimizer, decay: float, step: int) -> None:
+    """After update `step`, counted from 1. Early on the average forgets faster, as (1 + step) / (10 + step), to lose the start."""
+    if not decay:
+        return
+    keep = min(decay, (1 + step) / (10 + step))
+    for parameter in module.parameters():
+        state = optimizer.state.get(parameter)
+        if state:
+            state.setdefault(AVERAGE, parameter.detach().clone()).lerp_(parameter, 1 - keep)
+
+
+@contextmanager
+def averaged(module: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Inside, the module holds its averaged weights, where there are any."""
+    held = [(p, p.data, optimizer.state[p][AVERAGE]) for p in module.parameters() if AVERAGE in optimizer.state.get(p, {})]
+    try:
+        for parameter, _, average in held:
+            parameter.data = average
+        yield
+    finally:
+        for parameter, data, _ in held:
+            parameter.data = data
