@@ -9,7 +9,7 @@ DATA := data/quickstart
 RUN := runs/quickstart-sasrec
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location -c constraints.txt
 
-.PHONY: help train prepare test test-slow lint format bench clean
+.PHONY: help train prepare test test-slow lint format golden bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -40,6 +40,9 @@ lint: $(DEV)  ## ruff and mypy
 format: $(DEV)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+golden: $(DEV)  ## write tests/convergence/golden/ anew, after a change that moves the numbers on purpose
+	$(BIN)/python tests/convergence/golden_run.py
 
 bench: $(DEV) $(DATA)/manifest.json  ## speed of each part on this machine, beside its floor
 	$(BIN)/python benchmarks/spine.py

@@ -174,6 +174,8 @@ def write_recommendations(run_dir: Path, output: Path, request: Request) -> None
     """`attnrec recommend`: a Parquet file with user, rank, item, title, score and source; whole or absent."""
     if request.top_k < 1:
         raise ConfigError(f"--top_k {request.top_k}: at least 1 is needed")
+    if output.is_dir():
+        raise ConfigError(f"--output {output}: is a directory; name the Parquet file to write")
     recommender = load(run_dir, request.checkpoint, request.data)
     data = recommender.trained.data
     barred = recommender.known_items(read_lines(request.exclude, "--exclude") if request.exclude else [])

@@ -169,6 +169,11 @@ class Trial:
     def checkpoints(self) -> list[str]:
         return sorted(path.name for path in (self.run_dir / "checkpoints").iterdir())
 
+    def progress(self) -> dict[str, Any]:
+        """What a checkpoint tells of where the run is, but for the clock."""
+        found: dict[str, Any] = json.loads((self.run_dir / "last" / "progress.json").read_text())
+        return {key: value for key, value in found.items() if key != "seconds"}
+
     def weights(self) -> dict[str, Any]:
         return dict(load_file(self.run_dir / "last" / "objective.safetensors"))
 

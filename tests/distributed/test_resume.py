@@ -52,6 +52,8 @@ def assert_same_run(cut: Trial, whole: Trial) -> None:
         assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
     assert cut.checkpoints() == whole.checkpoints()
     assert cut.status() == whole.status()
+    assert cut.progress() == whole.progress()
+    assert (cut.run_dir / "best").resolve().name == (whole.run_dir / "best").resolve().name
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

@@ -72,7 +72,7 @@ def test_accumulation_of_small_micro_batches_is_one_large_one(plain: Callable[..
     assert_close(small, plain("fp64"), 1e-10)
 
 
-def test_two_processes_are_one(plain: Callable[..., Trial], trial: Callable[..., Trial]) -> None:
+def test_data_parallelism_is_one_process(plain: Callable[..., Trial], trial: Callable[..., Trial]) -> None:
     two = trial(model__dropout=0, train__precision="fp64")
     two.run(2, launcher="accelerate")
     assert_close(two, plain("fp64"), 1e-10)

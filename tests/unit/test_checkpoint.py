@@ -235,21 +235,28 @@ for number in range(1, 100000):
 
 
 def test_killed_at_any_moment_the_newest_complete_one_is_whole(tmp_path):
+    """Frozen at forty random moments and killed at the last: what lies there must be whole each time."""
     chance = random.Random(0)
+    run = RunDir(tmp_path / "run")
     here = str(Path(__file__).parent)
-    for attempt in range(2):
-        run = RunDir(tmp_path / f"run-{attempt}")
-        child = subprocess.Popen([sys.executable, "-c", SAVER, str(run.path), here], stdout=subprocess.PIPE, text=True)
-        assert child.stdout.readline() == "saving\n"
-        for _ in range(20):  # stopped at twenty random moments, killed at the last: what lies there must be whole each time
-            time.sleep(chance.uniform(0.001, 0.02))
-            child.send_signal(signal.SIGSTOP)
-            os.waitpid(child.pid, os.WUNTRACED)
-            assert_usable(run)
-            child.send_signal(signal.SIGCONT)
-        child.kill()
-        child.communicate()
+    child = subprocess.Popen([sys.executable, "-c", SAVER, str(run.path), here], stdout=subprocess.PIPE, text=True)
+    if child.stdout.readline() != "saving\n":
+        raise RuntimeError("the saving process did not start")
+    for _ in range(40):
+        time.sleep(chance.uniform(0.001, 0.02))
+        child.send_signal(signal.SIGSTOP)
+        os.waitpid(child.pid, os.WUNTRACED)
         assert_usable(run)
+        child.send_signal(signal.SIGCONT)
+    child.kill()
+    child.communicate()
+    assert_usable(run)
+
+    module, optimizer = tiny()
+    step(module, optimizer, 1)
+    checkpoint.save(run, Progress(step=99_999, best_step=3), module, optimizer, IDENTITY)
+    checkpoint.prune(run, 1, 3)
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step-00000003", "step-00099999"]
 
 
 def assert_usable(run: RunDir) -> None:

@@ -181,6 +181,7 @@ def test_a_misspelt_option_of_recommend_is_refused(attnrec, trained, tmp_path):
     refused(attnrec("recommend", trained.run, "--output", tmp_path / "o.parquet", "--topk", "3"), "unknown argument '--topk'")
     refused(attnrec("recommend", trained.run, "--output", tmp_path / "o.parquet", "--top_k", "0"), "at least 1")
     refused(attnrec("recommend", trained.run, "--output", tmp_path / "o.parquet", "--exclude", tmp_path / "x"), "no such file")
+    refused(attnrec("recommend", trained.run, "--output", tmp_path), "is a directory; name the Parquet file")
 
 
 def test_a_flipped_byte_in_a_shard(attnrec, copy):

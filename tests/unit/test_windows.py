@@ -74,6 +74,9 @@ def test_an_example_by_hand():
     # 2 + 1 fit in 4; basket 3 of three has room for context of one token; the last query sees one basket of three before it
     assert cut(max_length=4, context=3) == [[0, 3, 6, 0, 2], [2, 6, 7, 3, 1], [3, 7, 9, 6, 1]]
     assert cut(max_length=4, context=0) == [[0, 3, 6, 0, 2], [3, 7, 9, 3, 2]]
+    late = FakeData([Row([(0, 1, 0), (0, 2, 0), (0, 3, 0), (0, 4, 2)], 4, 4)])  # what fits is shown whole, whatever the context
+    config = DataConfig(path="fake", max_length=3, context=0, target_events=["buy"])
+    assert windows_of(late.rows(np.arange(1)), config, target_codes(config, EVENT_TYPES))[1].tolist() == [[0, 3, 4, 2, 1]]
     assert cut(max_length=4, windows="last") == [[3, 7, 9, 3, 2]]
     assert cut(max_length=2, context=1)[2] == [3, 6, 7, 3, 1]  # a basket longer than a window has one of its own
 
