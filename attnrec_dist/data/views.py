@@ -30,7 +30,7 @@ class ViewBatch:
     """Some views with all that scoring and counting need."""
 
     config: DataConfig
-    now: int  # unix seconds of the cut
+    asked_at: np.ndarray  # int64 [B] unix seconds at which the forecast is asked for: not later than what came next
     views: np.ndarray  # int64 [B] numbers of the views
     users: np.ndarray  # int64 [B]
     history: dict[str, np.ndarray]  # "item", "time", "event", numeric columns: [S], whole histories, not only the model's window
@@ -40,7 +40,7 @@ class ViewBatch:
 
     def sequences(self) -> SequenceBatch:
         """The batch that asks a model for each view's forecast: one query a row, at the end of its history."""
-        return forecast_batch(self.users, self.history_row, self.history, self.config, self.now)
+        return forecast_batch(self.users, self.history_row, self.history, self.config, self.asked_at)
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Views:
         codes = target_codes(self.config, self.data.manifest.event_types)
         return ViewBatch(
             config=self.config,
-            now=self.now,
+            asked_at=self._asked_at(history["time"], row, len(views)),
             views=views,
             users=rows.users,
             history=history,
@@ -78,6 +78,12 @@ class Views:
             history_is_target=is_target(history["event"], codes),
             relevant={name: self._relevant(bit, rows, views, codes) for bit, name in enumerate(PROTOCOLS)},
         )
+
+    def _asked_at(self, times: np.ndarray, row: np.ndarray, count: int) -> np.ndarray:
+        """The cut; where a history reaches beyond it, or each customer has a cut of his own (leave-one-out), its newest event."""
+        newest = np.full(count, 0 if self.data.manifest.split.kind == "leave_one_out" else self.now)
+        np.maximum.at(newest, row, times)
+        return newest
 
     def _relevant(self, bit: int, rows: Rows, views: np.ndarray, codes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         counts = (self.protocols[views] >> bit & 1).astype(bool)
