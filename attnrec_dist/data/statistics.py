@@ -45,8 +45,13 @@ def read_daily(file: Path) -> DailyCounts:
 def read_graph(file: Path) -> ItemGraph:
     """Maps graph.arrow; an ArrowInvalid or OSError says that it is no such file."""
     batch = _mapped(file)
-    lists = (_values(batch, name) for name in ("neighbours", "weights", "pairs"))
-    return ItemGraph(_offsets(batch, "neighbours"), *lists, baskets=batch["baskets"].to_numpy())
+    return ItemGraph(
+        offsets=_offsets(batch, "neighbours"),
+        neighbours=_values(batch, "neighbours"),
+        weights=_values(batch, "weights"),
+        pairs=_values(batch, "pairs"),
+        baskets=batch["baskets"].to_numpy(),
+    )
 
 
 def _mapped(file: Path) -> pa.RecordBatch:

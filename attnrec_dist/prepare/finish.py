@@ -65,7 +65,7 @@ class Fingerprint:
             self.add(NUMERIC_PREFIX + name, values.astype("<f4"))
 
     def add(self, column: str, values: np.ndarray) -> None:
-        self.columns.setdefault(column, hashlib.sha256()).update(memoryview(np.ascontiguousarray(values)).cast("B"))
+        self.columns.setdefault(column, hashlib.sha256()).update(np.ascontiguousarray(values).view(np.uint8))
 
     def add_texts(self, column: str, texts: list[str]) -> None:
         coded = [each.encode() for each in texts]
@@ -122,8 +122,8 @@ def _batch(rows: Rows, start: int, stop: int, shape: pa.Schema) -> pa.RecordBatc
 class ListFile:
     """An Arrow stream of one record batch, a row an item, its list columns parallel (int64 offsets), plain columns after them.
 
-    One batch, because a reader can then map each column as one array. The lists come in pieces, which wait in files of their own and
-    are mapped when the batch is written, so memory holds a piece and the lengths.
+    One batch, because a reader can then map each column as one array. The lists come in pieces, which wait in files of their
+    own and are mapped when the batch is written, so memory holds a piece and the lengths.
     """
 
     def __init__(self, scratch: Path, lists: list[str]):

@@ -211,7 +211,7 @@ def test_conflicting_settings(sections, parts):
 def test_dates_in_the_wrong_order(tmp_path):
     file = write_csv(tmp_path / "log.csv", GOOD)
     dates = {"validation_from": "2020-02-01", "test_from": "2020-01-01"}
-    has(message_of(tmp_path, [file], ConfigError, split=dates), "is not before")
+    has(message_of(tmp_path, [file], ConfigError, split=dates), "is after")
 
 
 def test_a_full_disk_is_a_fault(tmp_path, monkeypatch):

@@ -156,11 +156,12 @@ def test_no_data_set(tmp_path, copy):
 
 
 def test_another_format_version(copy):
-    edited(copy, format_version=99)
-    refused(copy, "99", "reads 1", "prepare the data set again")
+    for version in (1, 99):
+        edited(copy, format_version=version)
+        refused(copy, str(version), "reads 2", "prepare the data set again")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '"x"', '{"format_version": 1}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '"x"', '{"format_version": 2}'])
 def test_a_damaged_manifest(copy, text):
     (copy / "manifest.json").write_text(text)
     refused(copy, "manifest.json", "prepare the data set again")
