@@ -68,7 +68,7 @@ class Output:
     """What a model returns: the hidden state after each token; room for experts' weights and attention on request."""
 
     hidden: Tensor  # [T, D]
-    beside: tuple[Tensor, Tensor] | None = None  # in a mixture: (log share of the softmax, log p of all others) at each target [M]
+    beside: tuple[Tensor, Tensor] | None = None  # in a mixture, at each target [M]: log share of the softmax, log p of all others
     explanation: dict[str, Tensor] = field(default_factory=dict)
 
 

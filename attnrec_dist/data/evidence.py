@@ -1,4 +1,4 @@
-"""What the experts of a mixture need to know of each target, looked up by the loader's workers: pure functions of batch and data set.
+"""What the experts of a mixture need to know of each target, looked up by the loader's workers.
 
     repeats     the tokens of the history that are the target itself              repeats.target, repeats.token [N]
     neighbours  the tokens that have the target among their neighbours            neighbours.target, .token, .log_weight [N]
@@ -81,7 +81,7 @@ class Lookup:
         self.key = key[self.by_item]
 
     def tokens_of(self, target: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each (target, item): its tokens in the target's row that the query sees. (place in the arguments, token), [N] each."""
+        """For each (target, item): its tokens in the target's row that the query sees: (place in the arguments, token), [N]."""
         key = self.row[target] * self.span + items
         first, stop = np.searchsorted(self.key, key), np.searchsorted(self.key, key, side="right")
         place, pair = ranges(first, stop - first)

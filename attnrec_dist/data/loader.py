@@ -54,7 +54,13 @@ class Steps(Dataset[GlobalBatch]):
     """steps[s] is this rank's share of global batch s; a pure function of s, so workers need no state."""
 
     def __init__(
-        self, data: DataSet, index: SampleIndex, config: DataConfig, order: Order, share: Share, evidence: EvidenceFinder | None = None
+        self,
+        data: DataSet,
+        index: SampleIndex,
+        config: DataConfig,
+        order: Order,
+        share: Share,
+        evidence: EvidenceFinder | None = None,
     ):
         self.data, self.index, self.config, self.order, self.share = data, index, config, order, share
         self.evidence = evidence

@@ -16,7 +16,7 @@ AVERAGE = "average"
 
 @torch.no_grad()
 def update_average(module: nn.Module, optimizer: torch.optim.Optimizer, decay: float, step: int) -> None:
-    """After update `step`, counted from 1. Early on the average forgets faster, as (1 + step) / (10 + step), to lose the start."""
+    """After update `step`, counted from 1. Early on the average forgets faster, as (1 + step) / (10 + step)."""
     if not decay:
         return
     keep = min(decay, (1 + step) / (10 + step))

@@ -33,7 +33,10 @@ class TrainConfig(Section):
     precision: Literal["fp32", "bf16", "fp64"] = Field("fp32", description="bf16: autocast, weights stay fp32; fp64: for tests")
     seed: int = Field(0, description="of initial weights, order and dropout")
     average: float = Field(
-        0.0, ge=0, lt=1, description="decay of the running average of the weights that is evaluated and used; 0: the weights themselves"
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay of the running average of the weights that is evaluated and used; 0: the weights themselves",
     )
     threads: int | None = Field(None, ge=1, description="CPU threads of a process; null: torch's choice")
     timeout: float = Field(1800.0, gt=0, description="seconds after which a process that waits for another gives up")

@@ -82,7 +82,7 @@ def score(model: nn.Module, batch: SequenceBatch, device: torch.device) -> Tenso
     """Scores of the whole catalogue for each query, [P, V], in the model's type."""
     batch = batch.to(device)
     if hasattr(model, "scores"):  # a model that ranks by more than its table
-        return model.scores(batch)  # type: ignore[no-any-return,operator]
+        return model.scores(batch)  # type: ignore[operator]
     hidden = model(batch).hidden.index_select(0, batch.queries)
     scores: Tensor = model.table.logits(hidden)  # type: ignore[union-attr,operator]
     return scores

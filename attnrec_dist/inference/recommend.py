@@ -9,23 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from attnrec_dist.batch import SequenceBatch
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.views import forecast_batch
 from attnrec_dist.data.windows import is_target, target_codes
 from attnrec_dist.errors import ConfigError, StorageError
 from attnrec_dist.inference.histories import CustomerHistories, event_codes, read_histories, read_lines, stored_histories
 from attnrec_dist.inference.load import TrainedModel, load_model, score
+from attnrec_dist.inference.reasons import reason
 from attnrec_dist.ops.top_k import top_k
 
 CUSTOMERS_AT_ONCE = 256
-SCORES_HELD = 2**25
-TREND_SECONDS = 14 * 86_400
+SCORES_HELD = 2**24
+DAY = 86_400
+TREND_SECONDS = 14 * DAY
 MODEL, TREND = "model", "trend"
 
 
@@ -53,6 +57,8 @@ class Recommendation:
     title: str | None
     score: float
     source: str  # "model" or, for customers without history, "trend"
+    because: str = ""  # what the expert with the largest share has to say, where the model has experts
+    shares: dict[str, float] = field(default_factory=dict)  # expert -> its part of the item's probability
 
 
 @dataclass
@@ -73,15 +79,16 @@ class Recommender:
     ) -> list[Recommendation]:
         """The best items after a history of raw item ids, oldest first.
 
-        `times` (unix seconds, one an item) tell baskets apart; without them every item is a basket of its own. `events` are the
-        event types; without them all are of the first type that the model predicts. Items that the model does not know are left
-        out of the history; where none is left, the list is the trend.
+        `times` (unix seconds, one an item) tell baskets apart; without them every item is a basket of its own, a day after the
+        one before, the last at the end of the log. `events` are the event types; without them all are of the first type that
+        the model predicts. Items that the model does not know are left out; where none is left, the list is the trend.
         """
         for name, given in (("times", times), ("events", events)):
             if given is not None and len(given) != len(history):
                 raise ConfigError(f"{name} has {len(given)} entries, history {len(history)}: give one for each item")
         items = self.trained.data.item_index(list(history))
-        stamps = np.arange(len(items)) if times is None else np.asarray(times, np.int64)
+        daily = self.trained.data.manifest.end_time - DAY * np.arange(len(items))[::-1]
+        stamps = daily if times is None else np.asarray(times, np.int64)
         by_time = np.argsort(stamps, kind="stable")
         row = np.zeros(len(items), np.int64)
         codes = event_codes(events, len(items), self.trained.data, self.trained.config, "events")
@@ -107,23 +114,37 @@ class Recommender:
         step = max(1, min(CUSTOMERS_AT_ONCE, SCORES_HELD // self.num_items))
         for first in range(0, len(histories.names), step):
             part = histories.part(first, first + step)
-            scores, ids, has_history = self._best(part, k, barred, new_only)
-            yield [self._list(scores[row], ids[row], bool(has_history[row])) for row in range(len(part.names))]
+            has_history = np.bincount(part.row, minlength=len(part.names)) > 0
+            batch = self._question(part, has_history) if has_history.any() else None
+            scores, ids = self._best(part, batch, has_history, k, barred, new_only)
+            lists = [self._list(scores[row], ids[row], bool(has_history[row])) for row in range(len(part.names))]
+            if batch is not None:
+                self._explain(part, batch, np.flatnonzero(has_history), ids, lists)
+            yield lists
+
+    def _question(self, part: CustomerHistories, has_history: np.ndarray) -> SequenceBatch:
+        """The batch that asks for those customers who have a history, at the end of the log or of their own history."""
+        place = np.cumsum(has_history) - 1  # rows of the batch are the customers with a history
+        history = {"item": part.items, "time": part.times, **part.columns}
+        now = np.full(int(has_history.sum()), self.trained.data.manifest.end_time + 1)
+        np.maximum.at(now, place[part.row], part.times + 1)
+        return forecast_batch(part.users[has_history], place[part.row], history, self.trained.config, now)
 
     def _best(
-        self, part: CustomerHistories, k: int, barred: np.ndarray, new_only: bool
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self,
+        part: CustomerHistories,
+        batch: SequenceBatch | None,
+        has_history: np.ndarray,
+        k: int,
+        barred: np.ndarray,
+        new_only: bool,
+    ) -> tuple[np.ndarray, np.ndarray]:
         count = len(part.names)
-        has_history = np.bincount(part.row, minlength=count) > 0
         scores = torch.from_numpy(self.trend()).repeat(count, 1)
-        if has_history.any():
-            place = np.cumsum(has_history) - 1  # rows of the batch are the customers with a history
-            history = {"item": part.items, "time": part.times, **part.columns}
-            users = part.users[has_history]
-            now = np.array([part.times[part.row == row].max() + 1 for row in np.flatnonzero(has_history)])
-            batch = forecast_batch(users, place[part.row], history, self.trained.config, now)
-            scores = scores.to(torch.promote_types(torch.float32, self.dtype))
-            scores[torch.from_numpy(has_history)] = score(self.trained.model, batch, self.trained.device).cpu().to(scores.dtype)
+        if batch is not None:
+            answer = score(self.trained.model, batch, self.trained.device).cpu()
+            scores = scores.to(torch.promote_types(scores.dtype, answer.dtype))
+            scores[torch.from_numpy(has_history)] = answer.to(scores.dtype)
         exclude_items = [np.tile(barred, count)]
         exclude_rows = [np.repeat(np.arange(count), len(barred))]
         if new_only:
@@ -132,14 +153,27 @@ class Recommender:
             exclude_rows.append(part.row[bought])
         exclude = tuple(torch.from_numpy(np.concatenate(each).astype(np.int64)) for each in (exclude_items, exclude_rows))
         best, ids = top_k(scores, k, exclude)  # type: ignore[arg-type]
-        return best.numpy(), ids.numpy(), has_history
+        return best.numpy(), ids.numpy()
+
+    def _explain(
+        self, part: CustomerHistories, batch: SequenceBatch, rows: np.ndarray, ids: np.ndarray, lists: list[list[Recommendation]]
+    ) -> None:
+        """Tells each item's reasons, where the model consists of experts."""
+        model: Any = self.trained.model
+        if not hasattr(model, "shares"):
+            return
+        items = torch.from_numpy(np.maximum(ids[rows], 0)).to(self.trained.device)
+        with torch.inference_mode():
+            shares = model.shares(batch.to(self.trained.device), items).cpu().numpy()  # [P, k, K]
+        experts = list(model.config.experts)
+        for place, row in enumerate(rows):
+            history = part.part(row, row + 1)
+            for rank, told in enumerate(lists[row]):
+                told.shares = dict(zip(experts, shares[place, rank].tolist()))
+                told.because = reason(told.shares, int(ids[row, rank]), history, self.trained.data)
 
     def _is_target(self, part: CustomerHistories) -> np.ndarray:
         return is_target(part.columns["event"], target_codes(self.trained.config, self.trained.data.manifest.event_types))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.trained.model.parameters()).dtype
 
     def _list(self, scores: np.ndarray, ids: np.ndarray, has_history: bool) -> list[Recommendation]:
         data, kept = self.trained.data, ids[ids >= 0]
@@ -188,6 +222,8 @@ def write_recommendations(run_dir: Path, output: Path, request: Request) -> None
             "title": pa.string(),
             "score": pa.float32(),
             "source": pa.string(),
+            "because": pa.string(),
+            "shares": pa.map_(pa.string(), pa.float32()),
         }
     )
     customers = 0
@@ -221,7 +257,9 @@ def wanted_histories(trained: TrainedModel, request: Request) -> Iterable[Custom
 
 def _as_table(names: list[str], lists: list[list[Recommendation]], schema: pa.Schema) -> pa.Table:
     rows = [
-        (name, each.rank, each.item, each.title, each.score, each.source) for name, best in zip(names, lists) for each in best
+        (name, each.rank, each.item, each.title, each.score, each.source, each.because, list(each.shares.items()))
+        for name, best in zip(names, lists)
+        for each in best
     ]
     columns = list(zip(*rows)) if rows else [()] * len(schema)
     return pa.table([pa.array(column, field.type) for column, field in zip(columns, schema)], schema=schema)
@@ -237,5 +275,7 @@ def described(name: str, history: CustomerHistories, data: DataSet, best: list[R
         lines.append(
             f"  {np.datetime64(int(time), 's').astype('datetime64[D]')}  {', '.join(text.strip() for text in shown)}{more}"
         )
-    lines += [f"  {each.rank}. {(each.title or each.item).strip()}{' (trend)' if each.source == TREND else ''}" for each in best]
+    for each in best:
+        why = "trend" if each.source == TREND else each.because
+        lines.append(f"  {each.rank}. {(each.title or each.item).strip()}{f' ({why})' if why else ''}")
     return "\n".join(lines)

@@ -10,6 +10,8 @@ queries at a time, so no [targets x history] tensor outlives its chunk.
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Iterator
 from typing import Literal
 
@@ -114,37 +116,39 @@ class Mixture(nn.Module):
         return dict(zip(self.others, whole))
 
     def _chunk_log_p(self, chunk: QueryChunk) -> Tensor:
-        return torch.stack([expert.target_log_p(chunk) for expert in self.others.values()])  # type: ignore[union-attr,operator]
+        return torch.stack([expert.target_log_p(chunk) for expert in self.others.values()])  # type: ignore[operator]
 
     def chunks(self, batch: SequenceBatch, layout: Layout, hidden: Tensor, tokens: Tensor) -> Iterator[QueryChunk]:
         """The queries with their histories, some at a time."""
         size = max(1, CHUNK_ELEMENTS // (layout.max_length * hidden.shape[-1]))
         bounds = [*range(0, len(batch.queries), size), len(batch.queries)]
         edges = torch.searchsorted(batch.target_query, torch.tensor(bounds, device=hidden.device)).tolist()
-        for place, (first, stop) in enumerate(zip(bounds[:-1], bounds[1:])):
+        for place, (first, stop) in enumerate(itertools.pairwise(bounds)):
             yield query_chunk(batch, layout, hidden, tokens, (first, stop), (edges[place], edges[place + 1]))
 
     @torch.no_grad()
-    def expert_scores(self, batch: SequenceBatch) -> Tensor:
-        """Log of alpha_k p_k of every item, float64 [K, P, V]; the chunk of queries is the caller's batch."""
+    def opinions(self, batch: SequenceBatch) -> Iterator[Tensor]:
+        """Log of alpha_k p_k of every item, float64 [P, V], one expert after another in the order of `config.experts`."""
         layout = Layout.of(batch)
         tokens = self.body.encode(batch, layout)
         hidden = self.body.norm(pool_baskets(tokens, layout))
         state = hidden[batch.queries]
         alpha = self.log_alpha(state, batch.query_times).double()
         chunk = query_chunk(batch, layout, hidden, tokens, (0, len(batch.queries)), (0, 0))
-        parts = []
         for place, name in enumerate(self.config.experts):
             if name == SEQUENCE:
                 log_p = self.body.table.logits(state).double().log_softmax(-1)
             else:
                 log_p = self.others[name].all_log_p(chunk).double()  # type: ignore[operator]
-            parts.append(log_p + alpha[:, place, None])
-        return torch.stack(parts)
+            yield log_p.add_(alpha[:, place, None])
 
     def scores(self, batch: SequenceBatch) -> Tensor:
         """Log p of every item after each query, float64 [P, V]."""
-        return self.expert_scores(batch).logsumexp(0)
+        return functools.reduce(torch.logaddexp, self.opinions(batch))
+
+    def shares(self, batch: SequenceBatch, items: Tensor) -> Tensor:
+        """What part of the probability of these items [P, k] each expert gave, [P, k, K]; sums to 1 over the experts."""
+        return torch.stack([opinion.gather(1, items) for opinion in self.opinions(batch)], -1).softmax(-1)
 
 
 def query_chunk(
@@ -181,10 +185,9 @@ def _of_chunk(batch: SequenceBatch, start: Tensor, queries: tuple[int, int], tar
             continue
         of_target = batch.evidence[f"{kind}.target"]
         first, stop = torch.searchsorted(of_target, torch.tensor(targets, device=of_target.device)).tolist()
-        values = values[first:stop]
+        evidence[name] = values[first:stop]
         if column == "target":
-            values = values - targets[0]
+            evidence[name] = evidence[name] - targets[0]
         elif column == "token":  # a place in the history of the target's query
-            values = values - start[batch.target_query[of_target[first:stop]] - queries[0]]
-        evidence[name] = values
+            evidence[name] = evidence[name] - start[batch.target_query[of_target[first:stop]] - queries[0]]
     return evidence

@@ -60,7 +60,9 @@ def linear_cross_entropy(
         chunk_elements = CHUNK_ELEMENTS.get(device, CHUNK_ELEMENTS["cuda"])
     plan = _Plan(rows=max(1, chunk_elements // max(1, len(weight))), product_type=product_type, gradients=torch.is_grad_enabled())
     with torch.autocast(device, enabled=False):
-        result: Tensor = _LinearCrossEntropy.apply(hidden, weight, *(beside or (None, None)), (targets, target_query, target_weight), plan)
+        result: Tensor = _LinearCrossEntropy.apply(
+            hidden, weight, *(beside or (None, None)), (targets, target_query, target_weight), plan
+        )
     return result
 
 

@@ -1,7 +1,7 @@
 """Popularity that fades: what was bought on the days before a moment, each day weighing less the older it is.
 
-A query on day d knows days before d only. For a half-life s the faded count of an item is sum_{e < d} n_e 2^-((d - 1 - e) / s), read
-off a prefix sum of n_e 2^(e / s) over the item's days, so any day costs one binary search and nothing dense in time exists.
+A query on day d knows days before d only. For a half-life s the faded count of an item is sum_{e < d} n_e 2^-((d - e) / s),
+read off a prefix sum of n_e 2^(e / s) over the item's days: any day costs one binary search, nothing dense in time exists.
 """
 
 from __future__ import annotations

@@ -26,7 +26,9 @@ class GraphExpert(Expert):
         super().__init__(config, spec)
         graph = spec.statistics.graph() if spec.statistics is not None else None
         if graph is None:
-            raise DataError("model.experts names graph, but the data set has no item graph; prepare it with statistics.graph.kind")
+            raise DataError(
+                "model.experts names graph, but the data set has no item graph; prepare it with statistics.graph.kind"
+            )
         self.attention = HistoryAttention(config.width)
         self.graph = graph  # read-only arrays, mapped from the data set; no parameters
         self.num_items = spec.num_items
