@@ -46,7 +46,9 @@ class FakeData:
             num_items=NUM_ITEMS,
             event_types=EVENT_TYPES,
             fingerprint="0123456789abcdef" * 4,
-            split=SimpleNamespace(train_end=self.train_end, valid_end=self.valid_end),
+            split=SimpleNamespace(
+                kind="leave_one_out" if self.train_end is None else "time", train_end=self.train_end, valid_end=self.valid_end
+            ),
         )
 
     def rows(self, indices: np.ndarray, first: int | None = None) -> Rows:

@@ -24,7 +24,7 @@ def house(tmp_path_factory):
     root = tmp_path_factory.mktemp("house")
     shutil.copytree(ROOT / "attnrec_dist", root / "attnrec_dist", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "tests/unit").mkdir(parents=True)
-    for name in ("test_models.py", "strategies.py"):
+    for name in ("test_models.py", "strategies.py", "fake_statistics.py"):
         shutil.copy(ROOT / "tests/unit" / name, root / "tests/unit")
     shutil.copy(ROOT / "pyproject.toml", root)
     file, import_line, entry = blocks("python")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from fake_statistics import make_statistics, with_evidence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import EVENT_TYPES, batches, change_tokens, make_batch, shuffle_inside_baskets, take_rows
 
-from attnrec_dist.batch import DataSpec
+from attnrec_dist.batch import DataSpec, Needs
 from attnrec_dist.errors import ConfigError, DataError
 from attnrec_dist.losses import build_loss, loss_config_class
 from attnrec_dist.models import MODELS, build_model, model_config_class
@@ -16,10 +19,14 @@ from attnrec_dist.ops.packed import Layout
 from attnrec_dist.settings import build
 
 NUM_ITEMS = 30
-SPEC = DataSpec(num_items=NUM_ITEMS, max_length=40, event_types=EVENT_TYPES)
+STATISTICS = make_statistics(NUM_ITEMS)
+SPEC = DataSpec(num_items=NUM_ITEMS, max_length=40, event_types=EVENT_TYPES, statistics=STATISTICS)
 
 # Further settings worth running through the battery; each model's defaults are always in it.
-VARIANTS = {"sasrec": [{"norm": "post", "activation": "gelu", "feed_forward": 4}, {"width": 30, "heads": 3, "blocks": 1}]}
+VARIANTS = {
+    "sasrec": [{"norm": "post", "activation": "gelu", "feed_forward": 4}, {"width": 30, "heads": 3, "blocks": 1}],
+    "mixture": [{"experts": ["sequence", "trend"], "half_lives": [7.0], "body": {"norm": "post", "width": 12}}],
+}
 CASES = [(name, keys) for name in MODELS for keys in [{}, *VARIANTS.get(name, [])]]
 every_model = pytest.mark.parametrize(
     ("name", "keys"), CASES, ids=[f"{name}-{'-'.join(keys) or 'defaults'}" for name, keys in CASES]
@@ -40,13 +47,29 @@ def exact(name, keys):
     return make_model(name, keys).double().eval()
 
 
-def softmax_loss(model, batch):
+def run(model, batch, statistics=STATISTICS):
+    """The model's output; where its configuration has needs, what they ask for is looked up for this very batch."""
+    needs = getattr(getattr(model, "config", None), "needs", Needs())
+    return model(with_evidence(batch, needs, statistics))
+
+
+def softmax_loss(model, batch, statistics=STATISTICS):
     loss = build_loss(loss_config_class("softmax")(name="softmax"))
-    return loss(model(batch), batch, model.table)
+    return loss(run(model, batch, statistics), batch, model.table)
 
 
 def queries_of(model, batch):
-    return model(batch).hidden[batch.queries]
+    return run(model, batch).hidden[batch.queries]
+
+
+def log_p(model, batch):
+    """Log p of each target, [M], from dense logits."""
+    output = run(model, batch)
+    dense = model.table.logits(output.hidden[batch.queries]).log_softmax(-1)[batch.target_query, batch.targets]
+    if output.beside is None:
+        return dense
+    log_share, log_rest = output.beside
+    return torch.logaddexp(log_share + dense, log_rest)
 
 
 @every_model
@@ -54,7 +77,7 @@ def test_trains_on_any_batch(name, keys):
     for sizes in ([[1]], [[1, 1, 1], [1]], [[2, 3], [1, 4, 1], [5]]):
         model = make_model(name, keys).train()
         batch = make_batch(sizes, NUM_ITEMS)
-        hidden = model(batch).hidden
+        hidden = run(model, batch).hidden
         assert hidden.shape == (batch.num_tokens, model.table.width)
         loss, weight = softmax_loss(model, batch)
         assert weight.item() == pytest.approx(len(batch.queries))
@@ -73,9 +96,13 @@ def test_no_query_sees_a_later_basket_or_another_row(name, keys, batch, data):
     row = data.draw(st.integers(0, len(batch.sample_ids) - 1))
     cut = data.draw(st.integers(0, int(batch.baskets[layout.rows == row].max())))
     changed = (layout.rows == row) & (batch.baskets >= cut)
-    before, after = model(batch).hidden, model(change_tokens(batch, changed)).hidden
+    before, after = run(model, batch).hidden, run(model, change_tokens(batch, changed)).hidden
     torch.testing.assert_close(after[~changed], before[~changed], rtol=1e-12, atol=1e-12)
     assert not torch.allclose(after[changed], before[changed])  # the test would notice
+    blind = ~changed[batch.queries[batch.target_query]]
+    before, after = log_p(model, batch), log_p(model, change_tokens(batch, changed))
+    torch.testing.assert_close(after[blind], before[blind], rtol=1e-11, atol=1e-11)
+    assert blind.all() or not torch.allclose(after[~blind], before[~blind])
 
 
 @every_model
@@ -96,6 +123,7 @@ def test_a_query_sees_every_token_of_its_past(name, keys, batch):
 def test_order_inside_a_basket_means_nothing(name, keys, batch, seed):
     model, shuffled = exact(name, keys), shuffle_inside_baskets(batch, seed)
     torch.testing.assert_close(queries_of(model, shuffled), queries_of(model, batch), rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(log_p(model, shuffled), log_p(model, batch), rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(softmax_loss(model, shuffled)[0], softmax_loss(model, batch)[0], rtol=1e-12, atol=0)
 
 
@@ -104,7 +132,7 @@ def test_order_of_baskets_means_something(name, keys):
     model = exact(name, keys)
     one, other = make_batch([[1, 1, 1]]), make_batch([[1, 1, 1]])
     one.items, other.items = torch.tensor([1, 2, 3]), torch.tensor([2, 1, 3])
-    assert not torch.allclose(model(one).hidden[-1], model(other).hidden[-1])
+    assert not torch.allclose(run(model, one).hidden[-1], run(model, other).hidden[-1])
 
 
 @every_model
@@ -112,8 +140,9 @@ def test_order_of_baskets_means_something(name, keys):
 @few_examples
 def test_packing_changes_nothing(name, keys, batch):
     model = exact(name, keys)
-    alone = [model(take_rows(batch, [row])).hidden for row in range(len(batch.sample_ids))]
-    torch.testing.assert_close(torch.cat(alone), model(batch).hidden, rtol=1e-11, atol=1e-11)
+    rows = [take_rows(batch, [row]) for row in range(len(batch.sample_ids))]
+    for what in (lambda each: run(model, each).hidden, lambda each: log_p(model, each)):
+        torch.testing.assert_close(torch.cat([what(row) for row in rows]), what(batch), rtol=1e-11, atol=1e-11)
 
 
 @every_model
@@ -139,9 +168,10 @@ def _loss_and_gradients(model, parts):
 @every_model
 def test_float64_stays_float64(name, keys):
     model, batch = exact(name, keys), make_batch([[1, 3], [2]], NUM_ITEMS)
-    assert model(batch).hidden.dtype == torch.float64
+    exact_hidden = run(model, batch).hidden
+    assert exact_hidden.dtype == torch.float64
     assert [each.dtype for each in softmax_loss(model, batch)] == [torch.float64, torch.float64]
-    torch.testing.assert_close(model(batch).hidden.float(), model.float()(batch).hidden, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(exact_hidden.float(), run(model.float(), batch).hidden, rtol=1e-4, atol=1e-4)
 
 
 @every_model
@@ -173,14 +203,17 @@ def test_the_first_loss_is_that_of_guessing(name, keys):
     torch.manual_seed(0)
     model = build_model(build(model_config_class(name), {"name": name, **keys}, "model"), SPEC)
     loss, weight = softmax_loss(model.eval(), make_batch([[1] * 30, [3, 2, 4, 5]], NUM_ITEMS))
-    assert (loss / weight).item() == pytest.approx(torch.tensor(float(NUM_ITEMS)).log().item(), rel=0.1)
+    guessing = math.log(NUM_ITEMS)
+    experts = len(getattr(model.config, "experts", [])) if hasattr(model, "config") else 0
+    assert 0.9 * guessing < (loss / weight).item() < 1.1 * guessing + math.log(max(experts, 1))
 
 
 @every_model
 def test_learns_a_cycle(name, keys):
     """Item i is always followed by i + 1: a few dozen steps have to bring the loss near zero."""
     torch.manual_seed(0)
-    spec = DataSpec(num_items=10, max_length=40)
+    statistics = make_statistics(10)
+    spec = DataSpec(num_items=10, max_length=40, statistics=statistics)
     model = build_model(build(model_config_class(name), {"name": name, **keys}, "model"), spec)
     batch = make_batch([[1] * 12] * 4, 10)
     place = torch.arange(48)
@@ -189,10 +222,10 @@ def test_learns_a_cycle(name, keys):
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(60):
         optimizer.zero_grad()
-        loss, weight = softmax_loss(model, batch)
+        loss, weight = softmax_loss(model, batch, statistics)
         (loss / weight).backward()
         optimizer.step()
-    loss, weight = softmax_loss(model.eval(), batch)
+    loss, weight = softmax_loss(model.eval(), batch, statistics)
     assert (loss / weight).item() < 0.3
 
 

@@ -88,9 +88,11 @@ def test_the_model_is_asked_after_the_last_baskets_that_fit(data, config, part):
     expected, _ = plain_views(data, config, part)
     assert len(batch.queries) == len(views)
     assert len(batch.targets) == 0
-    assert batch.query_times.tolist() == [views.now] * len(views)
+    assert np.array_equal(batch.query_times.numpy(), whole.asked_at)
     for row, (user, known, _) in enumerate(expected):
         events = [data.content[user].events[place] for place in known]
+        newest = max(time for _, time, _ in events)
+        assert whole.asked_at[row] == (newest if data.train_end is None else max(newest, views.now))
         baskets = baskets_of(events, config.basket)
         fitting: list[int] = []
         for basket in reversed(baskets):
@@ -124,6 +126,13 @@ def test_no_view_holds_anything_from_the_time_of_its_targets_on(data, config, pa
             assert newest < min(times)
         if "period" in items:
             assert newest < views.now
+    if len(views):
+        batch = views.batch(0, len(views))
+        for view, (user, history, _) in enumerate(seen(views)):
+            row = data.content[user]
+            coming = row.events[row.train_end if part == "validation" else row.valid_end :]
+            coming = [time for _, time, code in coming if code in codes_of(config)]
+            assert max(time for _, time in history) <= batch.asked_at[view] <= min(coming)
 
 
 def test_a_click_between_the_cut_and_the_purchase_makes_two_views():
