@@ -19,6 +19,7 @@ import torch
 
 from attnrec_dist.batch import Needs, SequenceBatch
 from attnrec_dist.data.pack import ranges
+from attnrec_dist.ops.edges import log_shares, row_sums
 from attnrec_dist.ops.trend import Trend
 
 
@@ -51,18 +52,18 @@ def trend_of(daily: Any, half_lives: tuple[float, ...]) -> Trend:
 
 @dataclass(frozen=True)
 class Edges:
-    """The item graph as rows of edges; a row's shares sum to 1."""
+    """The item graph as rows of edges."""
 
     offsets: np.ndarray  # int64 [V + 1]
     neighbours: np.ndarray  # int32 [E]
     pairs: np.ndarray  # int32 [E] baskets that hold both
-    share: np.ndarray  # float32 [E]
+    weights: np.ndarray  # float32 [E]
+    sums: np.ndarray  # float64 [V] of each row's weights
 
     @classmethod
     def of(cls, graph: Any) -> Edges:
-        row = np.repeat(np.arange(len(graph.offsets) - 1), np.diff(graph.offsets))
-        total = np.bincount(row, weights=graph.weights, minlength=len(graph.offsets) - 1)
-        return cls(graph.offsets.astype(np.int64), graph.neighbours, graph.pairs, (graph.weights / total[row]).astype(np.float32))
+        offsets = graph.offsets.astype(np.int64)
+        return cls(offsets, graph.neighbours, graph.pairs, graph.weights, row_sums(offsets, graph.weights))
 
 
 class Lookup:
@@ -104,7 +105,7 @@ def neighbours(lookup: Lookup, graph: Edges, mark: np.ndarray) -> dict[str, np.n
     return {
         "neighbours.target": target[pair],
         "neighbours.token": token,
-        "neighbours.log_weight": log_weight[pair].astype(np.float32),
+        "neighbours.log_weight": log_weight[pair],
     }
 
 
@@ -130,8 +131,8 @@ def edges_to_targets(lookup: Lookup, graph: Edges, mark: np.ndarray) -> tuple[np
     together = in_same_basket(lookup, target, item)
     pairs = graph.pairs[edge].astype(np.float64)
     kept = pairs - together > 0
-    share = graph.share[edge] * (pairs - together) / pairs
-    return target[kept], item[kept], np.log(share[kept])
+    target, item, edge = target[kept], item[kept], edge[kept]
+    return target, item, log_shares(graph.weights[edge], graph.sums[item], ((pairs - together) / pairs)[kept])
 
 
 def in_same_basket(lookup: Lookup, target: np.ndarray, item: np.ndarray) -> np.ndarray:

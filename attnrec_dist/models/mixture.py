@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from attnrec_dist.batch import DataSpec, Needs, Output, SequenceBatch
 from attnrec_dist.models.experts import EXPERTS, SEQUENCE, ExpertConfig, QueryChunk
-from attnrec_dist.models.experts.base import AGES, AGOS, DAY
+from attnrec_dist.models.experts.base import AGES, AGOS, DAY, NOTHING, wide
 from attnrec_dist.models.layers import reset_parameters
 from attnrec_dist.models.sasrec import SASRec, SASRecConfig
 from attnrec_dist.ops.packed import Layout, pool_baskets
@@ -30,13 +30,16 @@ from attnrec_dist.settings import Section
 
 CHUNK_ELEMENTS = 2**23  # of [queries, history, width] held at once
 MONTHS = 12
+RULE_NOTHING_OUT = (SEQUENCE, "trend")  # experts that give every item some probability
 
 
 class MixtureConfig(Section):
     name: Literal["mixture"] = "mixture"
     body: SASRecConfig = Field(SASRecConfig(), description="the sequence model that reads the history")
     experts: list[str] = Field([SEQUENCE, *EXPERTS], min_length=1, description=f"which of {SEQUENCE}, {', '.join(EXPERTS)}")
-    half_lives: tuple[float, ...] = Field((3.0, 14.0, 60.0), description="trend: days in which popularity fades to half; mixed")
+    half_lives: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (3.0, 14.0, 60.0), min_length=1, description="trend: days in which popularity fades to half; mixed"
+    )
     expert_dropout: float = Field(0.0, ge=0, lt=1, description="share of (query, expert) pairs left out in training")
 
     @field_validator("experts")
@@ -45,8 +48,8 @@ class MixtureConfig(Section):
         unknown = [name for name in names if name not in (SEQUENCE, *EXPERTS)]
         if unknown:
             raise ValueError(f"there is no expert {', '.join(unknown)}; known: {SEQUENCE}, {', '.join(EXPERTS)}")
-        if SEQUENCE not in names and "trend" not in names:
-            raise ValueError(f"one of {SEQUENCE} and trend is needed: the others rule items out altogether")
+        if not set(names) & set(RULE_NOTHING_OUT):
+            raise ValueError(f"one of {' and '.join(RULE_NOTHING_OUT)} is needed: the others rule items out altogether")
         return list(dict.fromkeys(names))
 
     @property
@@ -94,37 +97,29 @@ class Mixture(nn.Module):
     def log_alpha(self, state: Tensor, times: Tensor) -> Tensor:
         """Log weights of the experts, [P, K]."""
         month = ((times.double() / DAY % 365.2425) / (365.2425 / MONTHS)).long().clamp(0, MONTHS - 1)
-        scores = self.key(state).float() if state.dtype != torch.float64 else self.key(state)
-        scores = scores + self.season(month)
+        scores = wide(self.key(state)) + self.season(month)
         if self.training and self.config.expert_dropout:
             dropped = torch.rand_like(scores) < self.config.expert_dropout
-            dropped &= ~dropped.all(-1, keepdim=True)
-            scores = scores.masked_fill(dropped, -1e4)
+            open_minded = [name in RULE_NOTHING_OUT for name in self.config.experts]  # one of them stays: p > 0 for every item
+            dropped[:, open_minded] &= ~dropped[:, open_minded].all(-1, keepdim=True)
+            scores = scores.masked_fill(dropped, NOTHING)
         return scores.log_softmax(-1)
 
     def _others_log_p(self, batch: SequenceBatch, layout: Layout, hidden: Tensor, tokens: Tensor) -> dict[str, Tensor]:
         """Log p of each target under each expert beside the softmax, [M] each."""
         if not self.others:
             return {}
-        parts: list[Tensor] = []
-        chunks = list(self.chunks(batch, layout, hidden, tokens))
-        for chunk in chunks:
-            run = self._chunk_log_p
-            keep = len(chunks) == 1 or not torch.is_grad_enabled()
-            parts.append(run(chunk) if keep else checkpoint(run, chunk, use_reentrant=False))
-        whole = torch.cat(parts, 1)
-        return dict(zip(self.others, whole))
 
-    def _chunk_log_p(self, chunk: QueryChunk) -> Tensor:
-        return torch.stack([expert.target_log_p(chunk) for expert in self.others.values()])  # type: ignore[operator]
+        def of_chunk(queries: tuple[int, int], targets: tuple[int, int]) -> Tensor:
+            chunk = query_chunk(batch, layout, hidden, tokens, queries, targets)  # made in here, so that it does not outlive this
+            return torch.stack([expert.target_log_p(chunk) for expert in self.others.values()])  # type: ignore[operator]
 
-    def chunks(self, batch: SequenceBatch, layout: Layout, hidden: Tensor, tokens: Tensor) -> Iterator[QueryChunk]:
-        """The queries with their histories, some at a time."""
-        size = max(1, CHUNK_ELEMENTS // (layout.max_length * hidden.shape[-1]))
-        bounds = [*range(0, len(batch.queries), size), len(batch.queries)]
-        edges = torch.searchsorted(batch.target_query, torch.tensor(bounds, device=hidden.device)).tolist()
-        for place, (first, stop) in enumerate(itertools.pairwise(bounds)):
-            yield query_chunk(batch, layout, hidden, tokens, (first, stop), (edges[place], edges[place + 1]))
+        spans = chunk_spans(batch, CHUNK_ELEMENTS // (layout.max_length * hidden.shape[-1]))
+        if len(spans) == 1 or not torch.is_grad_enabled():
+            parts = [of_chunk(*span) for span in spans]
+        else:  # the backward pass makes each chunk anew
+            parts = [checkpoint(of_chunk, *span, use_reentrant=False, preserve_rng_state=False) for span in spans]
+        return dict(zip(self.others, torch.cat(parts, 1)))
 
     @torch.no_grad()
     def opinions(self, batch: SequenceBatch) -> Iterator[Tensor]:
@@ -149,6 +144,13 @@ class Mixture(nn.Module):
     def shares(self, batch: SequenceBatch, items: Tensor) -> Tensor:
         """What part of the probability of these items [P, k] each expert gave, [P, k, K]; sums to 1 over the experts."""
         return torch.stack([opinion.gather(1, items) for opinion in self.opinions(batch)], -1).softmax(-1)
+
+
+def chunk_spans(batch: SequenceBatch, size: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """The batch's queries, at most `size` (one at least) at a time: (first, stop) of the queries and of their targets."""
+    bounds = [*range(0, max(1, len(batch.queries)), max(1, size)), len(batch.queries)]
+    edges = torch.searchsorted(batch.target_query, torch.tensor(bounds, device=batch.target_query.device)).tolist()
+    return list(zip(itertools.pairwise(bounds), itertools.pairwise(edges)))
 
 
 def query_chunk(

@@ -1,11 +1,13 @@
 """Popularity that fades: what was bought on the days before a moment, each day weighing less the older it is.
 
-A query on day d knows days before d only. For a half-life s the faded count of an item is sum_{e < d} n_e 2^-((d - 1 - e) / s). It is
-kept as it stands after each day on which the item has events, F_k = F_{k-1} 2^-((e_k - e_{k-1}) / s) + n_k, so any other day
-costs one binary search and one more fading; nothing dense in time exists, and nothing grows with the length of the log.
+A query on day d knows days before d only. For a half-life s the faded count of an item is sum_{e < d} n_e 2^-((d - 1 - e) / s).
+It is kept as it stands after each day on which the item has events, F_k = F_{k-1} 2^-((e_k - e_{k-1}) / s) + n_k, so any other
+day costs one binary search and one more fading; nothing dense in time exists, and nothing grows with the length of the log.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 
@@ -54,7 +56,7 @@ class Faded:
         place = np.arange(len(days)) - np.repeat(offsets[:-1], sizes)
         by_place = np.argsort(place, kind="stable") + 1
         ends = np.cumsum(np.bincount(place))
-        for first, stop in zip(ends[:-1], ends[1:]):  # all rows' second entries, all rows' third ones, ...
+        for first, stop in itertools.pairwise(ends):  # all rows' second entries, all rows' third ones, ...
             entry = by_place[first:stop]
             self.counts[entry] += self.counts[entry - 1] * self._fading(self.days[entry] - self.days[entry - 1])
 

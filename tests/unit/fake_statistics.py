@@ -1,4 +1,4 @@
-"""What prepare counts over the catalogue, made up: daily counts and an item graph held in dicts, with the arrays that readers see."""
+"""What prepare counts over the catalogue, made up: daily counts and an item graph in dicts, with the arrays that readers see."""
 
 from __future__ import annotations
 

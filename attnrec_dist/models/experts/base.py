@@ -6,7 +6,6 @@ c queries of a chunk, S places of the longest history among them, m targets, V c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,17 +65,16 @@ class HistoryAttention(nn.Module):
         self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
         self.by_age, self.by_ago = nn.Embedding(AGES, 1), nn.Embedding(AGOS, 1)
 
-    def reset_parameters(self) -> None:
-        """Starts from the content alone."""
-        nn.init.zeros_(self.by_age.weight)
-        nn.init.zeros_(self.by_ago.weight)
-
     def forward(self, chunk: QueryChunk) -> Tensor:
         """[c, S] log weights; NOTHING on the padding."""
         score = torch.einsum("cd,csd->cs", self.query(chunk.state), self.key(chunk.keys)) / chunk.state.shape[-1] ** 0.5
-        score = score.float() if score.dtype != torch.float64 else score
-        score = score + self.by_age(chunk.age).squeeze(-1) + self.by_ago(chunk.ago).squeeze(-1)
+        score = wide(score) + self.by_age(chunk.age).squeeze(-1) + self.by_ago(chunk.ago).squeeze(-1)
         return score.masked_fill(~chunk.seen, NOTHING).log_softmax(-1)
+
+
+def wide(values: Tensor) -> Tensor:
+    """In fp32 at least: what goes into a softmax or a logarithm is not to be rounded to bf16."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def segment_log_sum_exp(values: Tensor, segment: Tensor, segments: int) -> Tensor:
@@ -91,7 +89,3 @@ def spread(log_weights: Tensor, items: Tensor, num_items: int) -> Tensor:
     """Adds up weights by item: log [c, n] and items [c, n] -> log p [c, V], NOTHING where no weight falls."""
     p = log_weights.new_zeros(len(items), num_items).scatter_add(1, items, log_weights.exp())
     return torch.where(p > 0, p.clamp(min=torch.finfo(p.dtype).tiny).log(), NOTHING)
-
-
-def as_tensor(values: Any, device: torch.device) -> Tensor:
-    return torch.as_tensor(values, device=device)

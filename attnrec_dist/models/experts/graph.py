@@ -17,6 +17,7 @@ from attnrec_dist.models.experts.base import (
     segment_log_sum_exp,
     spread,
 )
+from attnrec_dist.ops.edges import log_shares, row_sums
 
 
 class GraphExpert(Expert):
@@ -31,6 +32,7 @@ class GraphExpert(Expert):
             )
         self.attention = HistoryAttention(config.width)
         self.graph = graph  # read-only arrays, mapped from the data set; no parameters
+        self.sums = row_sums(graph.offsets, graph.weights)  # [V]
         self.num_items = spec.num_items
 
     def target_log_p(self, chunk: QueryChunk) -> Tensor:
@@ -50,9 +52,8 @@ class GraphExpert(Expert):
         place = np.arange(max(int(sizes.max(initial=1)), 1))
         edge = np.minimum(self.graph.offsets[unique][:, None] + place, max(len(self.graph.neighbours) - 1, 0))
         real = place < sizes[:, None]
-        weights = np.where(real, self.graph.weights[edge], 0).astype(np.float64)
-        share = weights / np.maximum(weights.sum(1, keepdims=True), 1e-30)
-        log_share = np.where(real, np.log(np.maximum(share, 1e-30)), NOTHING).astype(np.float32)
+        weights, sums = np.where(real, self.graph.weights[edge], 1), np.where(real, self.sums[unique][:, None], 1)
+        log_share = np.where(real, log_shares(weights, sums), np.float32(NOTHING))
         neighbours = np.where(real, self.graph.neighbours[edge], 0).astype(np.int64)
         chosen = torch.from_numpy(inverse.reshape(items.shape))
         return (torch.from_numpy(table)[chosen].to(items.device) for table in (neighbours, log_share))  # type: ignore[return-value]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from attnrec_dist.batch import DataSpec
 from attnrec_dist.errors import DataError
-from attnrec_dist.models.experts.base import DAY, Expert, ExpertConfig, QueryChunk
+from attnrec_dist.models.experts.base import DAY, Expert, ExpertConfig, QueryChunk, wide
 from attnrec_dist.ops.trend import Trend
 
 
@@ -35,4 +35,4 @@ class TrendExpert(Expert):
         return torch.stack([(log_p[of_query[row]] + shares[row]).logsumexp(-1) for row in range(len(shares))])
 
     def _shares(self, chunk: QueryChunk) -> Tensor:
-        return self.choose(chunk.state).float().log_softmax(-1)
+        return wide(self.choose(chunk.state)).log_softmax(-1)
