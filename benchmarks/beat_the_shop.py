@@ -1,0 +1,366 @@
+"""Does a model beat what a shop does by hand? Several seeds against every baseline at its best and two published methods.
+
+    python benchmarks/beat_the_shop.py configs/quickstart-mixture.yaml [--seeds 0 1 2 3 4] [--any.key VALUE ...]
+    python benchmarks/beat_the_shop.py configs/quickstart-mixture.yaml --baselines_only
+    python benchmarks/beat_the_shop.py configs/quickstart-mixture.yaml --ablate --seeds 0 1
+
+The model is tested twice: *as trained*, at the epoch that the validation part chose, and *refit*: the same configuration for as
+many epochs on the same log with the validation slice in training, tested on the same events after the same cut. The baselines
+know everything before that cut in both. Data sets that are missing are prepared (--prepare, --input). Baselines are tuned on
+validation, each column by itself; what was chosen is kept in benchmarks/results/tuned-NAME.json. Runs are kept and reused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from shared import RESULTS, attnrec, stamp, write_result
+from tuned_baselines import COLUMNS, EVALUATION, METRICS, Columns, Contenders, tuned
+
+from attnrec_dist.data.order import Order
+from attnrec_dist.data.shards import DataSet
+from attnrec_dist.data.views import Views, find_views
+from attnrec_dist.data.windows import build_index, open_index
+from attnrec_dist.distributed import World
+from attnrec_dist.errors import AttnrecError, ConfigError
+from attnrec_dist.evaluation.compare import paired_difference
+from attnrec_dist.evaluation.evaluate import evaluate
+from attnrec_dist.evaluation.metrics import mean
+from attnrec_dist.evaluation.report import sentence
+from attnrec_dist.inference.load import load_model
+from attnrec_dist.run_config import RunConfig, load_run_config
+from attnrec_dist.settings import parse_overrides, take_overrides
+
+CELLS = [f"{column}/{metric}" for column in COLUMNS for metric in METRICS]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained, on what, and where it is kept."""
+
+    yaml: Path
+    overrides: list[str]
+    config: RunConfig
+    data: DataSet
+    refit: DataSet | None  # the same log, the validation slice in training
+    runs: Path
+    name: str
+
+
+@dataclass
+class Board:
+    """One kind of training beside its baselines: the customers' values, in the same order for all."""
+
+    kind: str
+    customers: dict[str, int]  # {column: those with a relevant item}
+    baselines: dict[str, Columns]
+    seeds: dict[int, Columns] = dataclasses.field(default_factory=dict)
+
+
+def main() -> None:
+    overrides, rest = take_overrides(sys.argv[1:])
+    arguments = make_parser().parse_args(rest)
+    try:
+        task = make_task(arguments, overrides)
+        if arguments.ablate:
+            result, suffix = ablate(task, arguments.seeds), "ablation"
+        else:
+            seeds = [] if arguments.baselines_only else arguments.seeds
+            result, suffix = beat(task, seeds), "baselines" if arguments.baselines_only else "beat"
+    except AttnrecError as error:
+        sys.exit(f"beat_the_shop: error: {error}")
+    write_result(stamp() | result, f"{task.name}-{suffix}")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path, help="of a run; --any.key VALUE overrides a key of it")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--name", help="of the runs and the result (default: the configuration's)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/beat"), help="where the runs are kept")
+    parser.add_argument("--prepare", type=Path, help="how missing data sets are made (default: configs/prepare/DATA.yaml)")
+    parser.add_argument("--input", nargs="+", default=[], help="the raw files, for preparing")
+    parser.add_argument("--no_refit", action="store_true", help="test the models as trained only")
+    parser.add_argument("--baselines_only", action="store_true", help="no model: tune and test the others")
+    parser.add_argument("--ablate", action="store_true", help="leave each expert out, and take each alone")
+    return parser
+
+
+def make_task(arguments: argparse.Namespace, overrides: list[str]) -> Task:
+    """Reads the configuration, prepares what is missing. Raises ConfigError, DataError."""
+    config = load_run_config(arguments.config, parse_overrides(overrides))
+    path = Path(config.data.path)
+    recipe = arguments.prepare or Path("configs/prepare") / f"{path.name}.yaml"
+    source = ["--input", *arguments.input] if arguments.input else []
+    refit_path = path.with_name(f"{path.name}-refit")
+    without_validation = ["--split.train", 0.9, "--split.validation", 0, "--split.test", 0.1]
+    with_refit = not (arguments.no_refit or arguments.ablate)
+    for folder, split in ((path, []), *([(refit_path, without_validation)] if with_refit else [])):
+        if not folder.exists():
+            print(f"preparing {folder} by {recipe}", flush=True)
+            attnrec("prepare", recipe, "--output", folder, *source, *split)
+    data = DataSet.open(path, verify=False)
+    refit = DataSet.open(refit_path, verify=False) if with_refit else None
+    if refit:
+        check_refit(data, refit)
+    return Task(
+        yaml=arguments.config,
+        overrides=overrides,
+        config=config,
+        data=data,
+        refit=refit,
+        runs=arguments.runs,
+        name=arguments.name or arguments.config.stem,
+    )
+
+
+def check_refit(data: DataSet, refit: DataSet) -> None:
+    """The two data sets must ask the same: one cut before the test part, the same events after it."""
+    of_data, of_refit = data.manifest, refit.manifest
+    same = of_data.split.valid_end == of_refit.split.valid_end and of_data.counts.test_events == of_refit.counts.test_events
+    if not same or of_refit.counts.validation_events:
+        raise ConfigError(
+            f"{refit.path}: test part from {of_refit.split.valid_end} with {of_refit.counts.test_events:,} events, "
+            f"{of_refit.counts.validation_events:,} of validation; {data.path} has its test part from {of_data.split.valid_end} "
+            f"with {of_data.counts.test_events:,}; remove the directory, or use --no_refit"
+        )
+
+
+def beat(task: Task, seeds: list[int]) -> dict[str, Any]:
+    """Tunes and tests the baselines, trains and tests the seeds, prints the table and the differences."""
+    chosen = tuned(find_views(task.data, task.config.data, "validation")[0], RESULTS / f"tuned-{task.data.path.name}.json")
+    boards = {"as trained": task.data, **({"refit": task.refit} if task.refit else {})}
+    boards = {kind: board_of(kind, task, data, chosen) for kind, data in boards.items()}
+    training: dict[str, dict] = {}
+    for seed in seeds:
+        run = task.runs / f"{task.name}-{seed}"
+        training[str(seed)] = train(task, run, seed)
+        boards["as trained"].seeds[seed] = values_of(run, task.data, "best")
+        if task.refit:
+            again = task.runs / f"{task.name}-{seed}-refit"
+            checkpoint = refit(task, again, seed, training[str(seed)])
+            boards["refit"].seeds[seed] = values_of(again, task.refit, checkpoint)
+        print(f"seed {seed}: {training[str(seed)]}", flush=True)
+    print("\n" + "\n".join(table(list(boards.values()), task.config.model.name)))
+    comparisons = {kind: compared(board, task.config.model.name) for kind, board in boards.items() if board.seeds}
+    for kind, of_cells in comparisons.items():
+        print(f"\n{kind}: the mean of {len(seeds)} seeds of each customer against the best of the column")
+        for cell, each in of_cells.items():
+            print(
+                f"{cell:24} {each['sentence']}; x{each['ratio']:.3f}, {each['clear_seeds']} of {len(seeds)} seeds clearly above"
+            )
+    return {
+        "data": task.data.manifest.fingerprint,
+        "tuned": chosen,
+        "training": training,
+        "boards": {kind: figures(board) for kind, board in boards.items()},
+        "comparisons": comparisons,
+    }
+
+
+def board_of(kind: str, task: Task, data: DataSet, chosen: dict) -> Board:
+    contenders = Contenders(find_views(data, task.config.data, "test")[0])
+    values = contenders.board({name: settings for name, settings in chosen.items() if name in contenders.names})
+    counted = next(iter(values.values()))
+    return Board(kind, {column: int((~np.isnan(counted[f"{column}/ndcg@10"])).sum()) for column in COLUMNS}, values)
+
+
+def train(task: Task, run: Path, seed: int, overrides: tuple[object, ...] = ()) -> dict[str, Any]:
+    """Trains, or takes the run that is there, to the end: {"epochs" that validation chose, "validation", "seconds", "peak_mb", ...}."""
+    run.parent.mkdir(parents=True, exist_ok=True)
+    last = run / "last" / "progress.json"
+    fresh = not last.exists()
+    cost = attnrec(
+        "train",
+        task.yaml,
+        *("--run_dir", run, "--train.seed", seed),
+        *task.overrides,
+        *overrides,
+        log=run.with_name(f"{run.name}.log"),
+    )
+    progress = json.loads(last.read_text())
+    memory = run / "peak_mb.json"
+    if fresh:  # a run that went on, or had nothing left to do, says nothing of its memory
+        memory.write_text(json.dumps(round(cost.peak_mb)))
+    steps = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    per_epoch = round(steps["step"] / steps["epoch"])
+    return {
+        "epochs": progress["best_step"] / per_epoch,
+        "validation": progress["best_value"],
+        "seconds": round(progress["seconds"], 1),
+        "peak_mb": json.loads(memory.read_text()) if memory.exists() else None,
+        "steps_per_epoch": per_epoch,
+        "trained_epochs": progress["step"] / per_epoch,
+    }
+
+
+def refit(task: Task, run: Path, seed: int, first: dict[str, Any]) -> str:
+    """Trains as many epochs as validation chose, with validation's events; returns the checkpoint to test.
+
+    A constant learning rate just ends there. Where it falls by a cosine over the whole training, the refit must fall as
+    slowly: it trains the whole length, and the checkpoint of the chosen epoch is kept. Warm-up lasts as many epochs.
+    """
+    assert task.refit is not None
+    per_epoch = steps_per_epoch(task.refit, task.config)
+    steps, longer = refit_steps(first["epochs"], per_epoch), per_epoch / first["steps_per_epoch"]
+    optimizer, limits = task.config.optimizer, task.config.train
+    length = steps
+    if optimizer.schedule != "constant":
+        epochs = [each for each in (limits.max_epochs, (limits.max_steps or np.inf) / first["steps_per_epoch"]) if each]
+        length = refit_steps(min(epochs), per_epoch)
+    keys = {
+        "data.path": task.refit.path,
+        "train.max_steps": length,
+        "train.max_epochs": "null",
+        "optimizer.warmup_steps": round(optimizer.warmup_steps * longer),
+        "checkpoint.every_steps": steps,
+        "checkpoint.keep": 1 + length // steps,
+    }
+    pairs = [part for key, value in keys.items() for part in (f"--{key}", value)]
+    train_only(task, run, seed, pairs)
+    return f"step-{steps:08d}"
+
+
+def train_only(task: Task, run: Path, seed: int, pairs: list[object]) -> None:
+    log = run.with_name(f"{run.name}.log")
+    attnrec("train", task.yaml, "--run_dir", run, "--train.seed", seed, *task.overrides, *pairs, log=log)
+
+
+def refit_steps(epochs: float, per_epoch: int) -> int:
+    """Steps of so many epochs, at least one."""
+    return max(1, round(epochs * per_epoch))
+
+
+def steps_per_epoch(data: DataSet, config: RunConfig) -> int:
+    """As the engine counts them."""
+    with tempfile.TemporaryDirectory() as folder:
+        build_index(data, config.data, Path(folder))
+        index = open_index(data, config.data, Path(folder))
+        assert index is not None
+        return Order(data.manifest.fingerprint, 0, len(index), config.train.global_batch_size).steps_per_epoch
+
+
+def values_of(run: Path, data: DataSet, checkpoint: str, part: str = "test") -> Columns:
+    """The values of each customer; the averaged weights' where the run keeps them."""
+    trained = load_model(run, checkpoint, str(data.path))
+    views: Views = find_views(trained.data, trained.config, part)[0]  # type: ignore[arg-type]
+    return evaluate(trained.model, views, EVALUATION, World(device=trained.device)).values()
+
+
+def over_seeds(board: Board, cell: str) -> np.ndarray:
+    """The column's mean of each seed, float64 [seeds]."""
+    return np.array([mean(values[cell]) for values in board.seeds.values()])
+
+
+def spread(values: np.ndarray) -> float:
+    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
+
+
+def best_of(board: Board, cell: str) -> str:
+    """The baseline with the highest mean; the first of equals."""
+    return max(board.baselines, key=lambda name: mean(board.baselines[name][cell]))
+
+
+def compared(board: Board, model: str) -> dict[str, dict[str, Any]]:
+    """{cell: the model against the best baseline of that very column}, and how many single seeds are clearly above it."""
+    result = {}
+    for cell in CELLS:
+        name = best_of(board, cell)
+        other = board.baselines[name][cell]
+        difference = paired_difference(np.mean([values[cell] for values in board.seeds.values()], axis=0), other)
+        singly = [paired_difference(values[cell], other) for values in board.seeds.values()]
+        result[cell] = {
+            "baseline": name,
+            "sentence": sentence(model, name, difference),
+            "difference": difference.difference,
+            "interval": [difference.low, difference.high],
+            "p": difference.p,
+            "ratio": difference.mean_a / difference.mean_b if difference.mean_b else float("inf"),
+            "single_intervals": [[each.low, each.high] for each in singly],
+            "clear_seeds": sum(each.low > 0 for each in singly),
+        }
+    return result
+
+
+def figures(board: Board) -> dict[str, Any]:
+    model = {cell: over_seeds(board, cell) for cell in CELLS} if board.seeds else {}
+    return {
+        "customers": board.customers,
+        "seeds": {cell: values.tolist() for cell, values in model.items()},
+        "model": {cell: {"mean": float(values.mean()), "sd": spread(values)} for cell, values in model.items()},
+        "baselines": {name: {cell: mean(values[cell]) for cell in CELLS} for name, values in board.baselines.items()},
+    }
+
+
+def table(boards: list[Board], model: str) -> list[str]:
+    """All figures: a line a recommender, a column a protocol, policy and metric; * the best baseline of its board."""
+    lines = [" " * 24 + "".join(f"{column:<20}" for column in COLUMNS)]
+    lines.append(" " * 24 + "".join(f"{metric:<10}" for _ in COLUMNS for metric in METRICS))
+    for board in boards:
+        if board.seeds:
+            means = {cell: over_seeds(board, cell) for cell in CELLS}
+            lines.append(line(f"{model}, {board.kind}", [f"{means[cell].mean():.4f}" for cell in CELLS]))
+            lines.append(line(f"  sd of {len(board.seeds)} seeds", [f"{spread(means[cell]):.4f}" for cell in CELLS]))
+    for board in boards:
+        lines.append(line(f"beside {board.kind}:", []))
+        for name, values in board.baselines.items():
+            cells = [f"{mean(values[cell]):.4f}" + "*" * (best_of(board, cell) == name) for cell in CELLS]
+            lines.append(line(f"  {name}", cells))
+        lines.append(line("  customers", [text for column in COLUMNS for text in (f"{board.customers[column]:,}", "")]))
+    return lines
+
+
+def line(head: str, cells: list[str]) -> str:
+    return (head.ljust(24) + "".join(f"{cell:<10}" for cell in cells)).rstrip()
+
+
+def ablate(task: Task, seeds: list[int]) -> dict[str, Any]:
+    """Every expert left out in turn, and each alone where the model allows it: quality and cost in one table."""
+    experts = list(task.config.model.experts)
+    kinds = {"all": experts}
+    kinds |= {f"without {name}": [other for other in experts if other != name] for name in experts}
+    kinds |= {f"{name} alone": [name] for name in experts}
+    print(f"{'':20}{'next, all':>16}{'next, new':>16}{'validation':>12}{'epochs':>8}{'seconds':>9}{'MB':>7}")
+    rows = {}
+    for kind, chosen in kinds.items():
+        keys = ("--model.experts", json.dumps(chosen))
+        try:
+            load_run_config(task.yaml, parse_overrides([*task.overrides, *keys]))
+        except ConfigError:
+            print(f"{kind:20}  the model refuses it", flush=True)
+            continue
+        rows[kind] = ablated(task, kind, seeds, () if kind == "all" else keys)
+        cells = rows[kind]
+        quality = "".join(f"{cells[key]['mean']:>9.4f} ±{cells[key]['sd']:.4f}"[:16].rjust(16) for key in CELLS[:4:2])
+        mb = cells["peak_mb"]
+        rest = f"{cells['validation']:>12.4f}{cells['epochs']:>8.1f}{cells['seconds']:>9.1f}{mb if mb else '-':>7}"
+        print(f"{kind:20}{quality}{rest}", flush=True)
+    return {"data": task.data.manifest.fingerprint, "seeds": seeds, "ablation": rows}
+
+
+def ablated(task: Task, kind: str, seeds: list[int], keys: tuple[str, ...]) -> dict[str, Any]:
+    """Means over the seeds: test values as trained, what validation chose, seconds of training, most memory."""
+    board, trainings = Board(kind, {}, {}), []
+    for seed in seeds:
+        middle = "" if kind == "all" else f"-{kind.replace(' ', '-')}"
+        run = task.runs / f"{task.name}{middle}-{seed}"
+        trainings.append(train(task, run, seed, keys))
+        board.seeds[seed] = values_of(run, task.data, "best")
+    peaks = [each["peak_mb"] for each in trainings if each["peak_mb"]]
+    return {
+        **figures(board)["model"],
+        **{key: float(np.mean([each[key] for each in trainings])) for key in ("validation", "epochs", "seconds")},
+        "peak_mb": max(peaks, default=None),
+    }
+
+
+if __name__ == "__main__":
+    main()
