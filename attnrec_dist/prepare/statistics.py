@@ -19,7 +19,7 @@ from attnrec_dist.prepare.engine import DuckEngine
 from attnrec_dist.prepare.finish import Fingerprint, ListFile
 from attnrec_dist.prepare.steps import TRAIN, numbers
 
-PIECE = 2**22  # pairs, or days of items, counted at a time: 100 to 200 MB in the engine
+PIECE = 2**21  # pairs, or days of items, counted at a time: about 100 MB here, as much in the engine
 DAY = 86_400_000_000  # microseconds
 
 
