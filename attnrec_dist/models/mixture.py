@@ -22,10 +22,11 @@ from torch.utils.checkpoint import checkpoint
 
 from attnrec_dist.batch import DataSpec, Needs, Output, SequenceBatch
 from attnrec_dist.models.experts import EXPERTS, SEQUENCE, ExpertConfig, QueryChunk
-from attnrec_dist.models.experts.base import AGES, AGOS, DAY, NOTHING, wide
+from attnrec_dist.models.experts.base import AGES, AGOS, DAY, NOTHING, PACE, HistoryAttention, wide
 from attnrec_dist.models.layers import reset_parameters
 from attnrec_dist.models.sasrec import SASRec, SASRecConfig
 from attnrec_dist.ops.packed import Layout, pool_baskets
+from attnrec_dist.ops.trend import Trend
 from attnrec_dist.settings import Section
 
 CHUNK_ELEMENTS = 2**23  # of [queries, history, width] held at once
@@ -66,13 +67,17 @@ class Mixture(nn.Module):
         super().__init__()
         self.config = config
         self.body = SASRec(config.body, spec)
-        shape = ExpertConfig(config.body.width, tuple(config.half_lives))
+        shape = ExpertConfig(config.body.width, config.half_lives, trend_of(spec, config.half_lives))
         self.others = nn.ModuleDict({name: EXPERTS[name](shape, spec) for name in config.experts if name != SEQUENCE})
-        self.key = nn.Linear(config.body.width, len(config.experts))  # a key an expert, and its bias
+        self.key = nn.Linear(config.body.width, len(config.experts), bias=False)  # a key an expert
+        self.prior = nn.Parameter(torch.zeros(len(config.experts)))
         self.season = nn.Embedding(MONTHS, len(config.experts))
         reset_parameters(self)
         nn.init.zeros_(self.season.weight)
         nn.init.zeros_(self.key.weight)
+        for part in self.modules():
+            if isinstance(part, HistoryAttention):
+                part.reset_parameters()
 
     @property
     def table(self) -> nn.Module:
@@ -97,7 +102,7 @@ class Mixture(nn.Module):
     def log_alpha(self, state: Tensor, times: Tensor) -> Tensor:
         """Log weights of the experts, [P, K]."""
         month = ((times.double() / DAY % 365.2425) / (365.2425 / MONTHS)).long().clamp(0, MONTHS - 1)
-        scores = wide(self.key(state)) + self.season(month)
+        scores = wide(self.key(state)) + self.season(month) + PACE * self.prior
         if self.training and self.config.expert_dropout:
             dropped = torch.rand_like(scores) < self.config.expert_dropout
             open_minded = [name in RULE_NOTHING_OUT for name in self.config.experts]  # one of them stays: p > 0 for every item
@@ -144,6 +149,14 @@ class Mixture(nn.Module):
     def shares(self, batch: SequenceBatch, items: Tensor) -> Tensor:
         """What part of the probability of these items [P, k] each expert gave, [P, k, K]; sums to 1 over the experts."""
         return torch.stack([opinion.gather(1, items) for opinion in self.opinions(batch)], -1).softmax(-1)
+
+
+def trend_of(spec: DataSpec, half_lives: tuple[float, ...]) -> Trend | None:
+    """Faded popularity, where the data set keeps daily counts."""
+    if spec.statistics is None:
+        return None
+    daily = spec.statistics.daily()
+    return Trend(daily.offsets, daily.days, daily.counts, half_lives)
 
 
 def chunk_spans(batch: SequenceBatch, size: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:

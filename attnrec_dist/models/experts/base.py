@@ -5,15 +5,19 @@ c queries of a chunk, S places of the longest history among them, m targets, V c
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from attnrec_dist.batch import DataSpec
+from attnrec_dist.ops.trend import Trend
 
 DAY = 86_400.0
 NOTHING = -1e4  # log p of what an expert rules out: exp of it is 0, and its gradient is 0 instead of NaN
+HALF_LIFE = 60.0  # days in which a shop lets a purchase fade to half, before anything is learnt
+PACE = 10.0  # how much faster than other weights a handful of scalars may move
 AGES, AGOS = 24, 64  # buckets of age (half-octaves of days) and of baskets ago
 
 
@@ -23,6 +27,7 @@ class ExpertConfig:
 
     width: int
     half_lives: tuple[float, ...]
+    trend: Trend | None = None  # faded popularity, where the data set keeps daily counts
 
 
 @dataclass
@@ -58,18 +63,29 @@ class Expert(nn.Module):
 
 
 class HistoryAttention(nn.Module):
-    """Attention of the customer's state over the history: content, age in days, baskets ago. Log weights that sum to 1."""
+    """Attention of the customer's state over the history: content, age in days, baskets ago. Log weights that sum to 1.
+
+    It starts as what a shop does by hand: content says nothing yet, and a token weighs half for every HALF_LIFE days of age.
+    What is learnt of age and place are a handful of scalars with far to go: they move PACE times as fast as the rest.
+    """
 
     def __init__(self, width: int):
         super().__init__()
         self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
         self.by_age, self.by_ago = nn.Embedding(AGES, 1), nn.Embedding(AGOS, 1)
+        days = torch.exp2(torch.arange(AGES) / 2 + 0.25) - 1  # of the middle of each bucket
+        self.register_buffer("fading", -math.log(2) * (days / HALF_LIFE).clamp(max=20), persistent=False)
 
-    def forward(self, chunk: QueryChunk) -> Tensor:
-        """[c, S] log weights; NOTHING on the padding."""
+    def reset_parameters(self) -> None:
+        """Age and place start from the prior alone."""
+        nn.init.zeros_(self.by_age.weight)
+        nn.init.zeros_(self.by_ago.weight)
+
+    def forward(self, chunk: QueryChunk, bias: Tensor | float = 0.0) -> Tensor:
+        """[c, S] log weights, from scores to which `bias` [c, S] is added; NOTHING on the padding."""
         score = torch.einsum("cd,csd->cs", self.query(chunk.state), self.key(chunk.keys)) / chunk.state.shape[-1] ** 0.5
-        score = wide(score) + self.by_age(chunk.age).squeeze(-1) + self.by_ago(chunk.ago).squeeze(-1)
-        return score.masked_fill(~chunk.seen, NOTHING).log_softmax(-1)
+        score = wide(score) + self.fading[chunk.age] + PACE * (self.by_age(chunk.age) + self.by_ago(chunk.ago)).squeeze(-1)
+        return (score + bias).masked_fill(~chunk.seen, NOTHING).log_softmax(-1)
 
 
 def wide(values: Tensor) -> Tensor:

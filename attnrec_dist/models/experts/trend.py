@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from attnrec_dist.batch import DataSpec
 from attnrec_dist.errors import DataError
 from attnrec_dist.models.experts.base import DAY, Expert, ExpertConfig, QueryChunk, wide
-from attnrec_dist.ops.trend import Trend
 
 
 class TrendExpert(Expert):
@@ -17,10 +16,9 @@ class TrendExpert(Expert):
 
     def __init__(self, config: ExpertConfig, spec: DataSpec):
         super().__init__(config, spec)
-        if spec.statistics is None:
+        if config.trend is None:
             raise DataError("model.experts names trend, but the data set keeps no daily counts; prepare it again")
-        daily = spec.statistics.daily()
-        self.trend = Trend(daily.offsets, daily.days, daily.counts, config.half_lives)
+        self.trend = config.trend
         self.choose = nn.Linear(config.width, len(config.half_lives))
 
     def target_log_p(self, chunk: QueryChunk) -> Tensor:
