@@ -17,12 +17,13 @@ import dataclasses
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from shared import RESULTS, attnrec, stamp, write_result
+from shared import RESULTS, Cost, attnrec, stamp, write_result
 from tuned_baselines import COLUMNS, EVALUATION, METRICS, Columns, Contenders, tuned
 
 from attnrec_dist.data.order import Order
@@ -137,8 +138,9 @@ def check_refit(data: DataSet, refit: DataSet) -> None:
 def beat(task: Task, seeds: list[int]) -> dict[str, Any]:
     """Tunes and tests the baselines, trains and tests the seeds, prints the table and the differences."""
     chosen = tuned(find_views(task.data, task.config.data, "validation")[0], RESULTS / f"tuned-{task.data.path.name}.json")
-    boards = {"as trained": task.data, **({"refit": task.refit} if task.refit else {})}
-    boards = {kind: board_of(kind, task, data, chosen) for kind, data in boards.items()}
+    boards = {"as trained": board_of("as trained", task, task.data, chosen)}
+    if task.refit:
+        boards["refit"] = board_of("refit", task, task.refit, chosen)
     training: dict[str, dict] = {}
     for seed in seeds:
         run = task.runs / f"{task.name}-{seed}"
@@ -168,30 +170,21 @@ def beat(task: Task, seeds: list[int]) -> dict[str, Any]:
 
 def board_of(kind: str, task: Task, data: DataSet, chosen: dict) -> Board:
     contenders = Contenders(find_views(data, task.config.data, "test")[0])
-    values = contenders.board({name: settings for name, settings in chosen.items() if name in contenders.names})
+    values = contenders.board({name: each for name, each in chosen.items() if name in contenders.names} | contenders.untuned)
     counted = next(iter(values.values()))
     return Board(kind, {column: int((~np.isnan(counted[f"{column}/ndcg@10"])).sum()) for column in COLUMNS}, values)
 
 
-def train(task: Task, run: Path, seed: int, overrides: tuple[object, ...] = ()) -> dict[str, Any]:
-    """Trains, or takes the run that is there, to the end: {"epochs" that validation chose, "validation", "seconds", "peak_mb", ...}."""
-    run.parent.mkdir(parents=True, exist_ok=True)
+def train(task: Task, run: Path, seed: int, overrides: Sequence[object] = ()) -> dict[str, Any]:
+    """Trains to the end, or takes the run that is there: "epochs" that validation chose, its value, and the cost."""
     last = run / "last" / "progress.json"
     fresh = not last.exists()
-    cost = attnrec(
-        "train",
-        task.yaml,
-        *("--run_dir", run, "--train.seed", seed),
-        *task.overrides,
-        *overrides,
-        log=run.with_name(f"{run.name}.log"),
-    )
+    cost = train_to_the_end(task, run, seed, overrides)
     progress = json.loads(last.read_text())
     memory = run / "peak_mb.json"
     if fresh:  # a run that went on, or had nothing left to do, says nothing of its memory
         memory.write_text(json.dumps(round(cost.peak_mb)))
-    steps = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
-    per_epoch = round(steps["step"] / steps["epoch"])
+    per_epoch = steps_per_epoch(task.data, task.config)
     return {
         "epochs": progress["best_step"] / per_epoch,
         "validation": progress["best_value"],
@@ -224,14 +217,16 @@ def refit(task: Task, run: Path, seed: int, first: dict[str, Any]) -> str:
         "checkpoint.every_steps": steps,
         "checkpoint.keep": 1 + length // steps,
     }
-    pairs = [part for key, value in keys.items() for part in (f"--{key}", value)]
-    train_only(task, run, seed, pairs)
+    pairs: list[object] = [part for key, value in keys.items() for part in (f"--{key}", value)]
+    train_to_the_end(task, run, seed, pairs)
     return f"step-{steps:08d}"
 
 
-def train_only(task: Task, run: Path, seed: int, pairs: list[object]) -> None:
-    log = run.with_name(f"{run.name}.log")
-    attnrec("train", task.yaml, "--run_dir", run, "--train.seed", seed, *task.overrides, *pairs, log=log)
+def train_to_the_end(task: Task, run: Path, seed: int, overrides: Sequence[object]) -> Cost:
+    """What the training says goes to a file beside the run's directory."""
+    run.parent.mkdir(parents=True, exist_ok=True)
+    keys = ["--run_dir", run, "--train.seed", seed, *task.overrides, *overrides]
+    return attnrec("train", task.yaml, *keys, log=run.with_name(f"{run.name}.log"))
 
 
 def refit_steps(epochs: float, per_epoch: int) -> int:

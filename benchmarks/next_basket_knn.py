@@ -41,8 +41,8 @@ class Baskets:
         starts = basket_starts(time, row, basket)
         count = np.bincount(row[starts], minlength=num_rows)
         place = np.cumsum(starts) - 1 - (np.cumsum(count) - count)[row]
-        entries = np.unique(np.stack([row, place, item]).astype(np.int64), axis=1)
-        return cls(*entries, count, num_items)
+        row, place, item = np.unique(np.stack([row, place, item]).astype(np.int64), axis=1)
+        return cls(row, place, item, count, num_items)
 
     def weighted(self, weights: np.ndarray) -> sparse.csr_array:
         """Float64 [rows, V]: the sum of the weights [n] of each item's entries."""
@@ -140,7 +140,7 @@ class NextBasketKNN:
 
 
 def nearest(distance: np.ndarray, neighbours: int) -> sparse.csr_array:
-    """[B, U] -> weights of the mean over each row's nearest, float64 [B, U]; infinite ones never, the lower column among equals."""
+    """[B, U] -> weights of the mean over each row's nearest, [B, U]; infinite ones never, the lower column among equals."""
     order = np.argsort(np.rint(distance / GRID), axis=1, kind="stable")[:, :neighbours]
     near = np.isfinite(np.take_along_axis(distance, order, axis=1))
     row = np.repeat(np.arange(len(distance)), near.sum(1))

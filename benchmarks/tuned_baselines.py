@@ -31,7 +31,7 @@ Columns = dict[str, np.ndarray]  # {"next_basket/all/ndcg@10": float64 [views of
 COLUMNS = [f"{protocol}/{policy}" for protocol in PROTOCOLS for policy in POLICIES]
 METRICS = ("ndcg@10", "recall@10")
 EVALUATION = EvaluationConfig(metrics=list(METRICS))
-MOST_CELLS = 200  # a larger grid is climbed instead, a key at a time, from START
+MOST_CELLS = 250  # a larger grid is climbed instead, a key at a time, from START
 GRIDS: dict[str, dict[str, list]] = {
     "popularity": {},
     "trend": {"trend_days": [3, 7, 14, 28, 56, 112]},
@@ -39,12 +39,12 @@ GRIDS: dict[str, dict[str, list]] = {
     "own_trend": {
         "half_life_days": [10, 20, 40, 60, 120, 240, None],
         "trend_weight": [0.1, 0.3, 1, 3, 10, 30],
-        "trend_days": [7, 14, 28, 56],
+        "trend_days": [3, 7, 14, 28, 56],
     },
-    "item_graph": {"neighbours": [5, 10, 20, 50, 100, 200, 500, 1000]},
+    "item_graph": {"neighbours": [3, 5, 10, 20, 50, 100, 200, 500, 1000]},
     "tifu_knn": {
         "neighbours": [10, 30, 100, 300, 900],
-        "groups": [1, 3, 7, 15, 30],
+        "groups": [1, 3, 7, 15, 30, 60],
         "within_decay": [0.4, 0.6, 0.8, 0.9, 1.0],
         "group_decay": [0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0],
         "own_share": [0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97],
@@ -52,7 +52,7 @@ GRIDS: dict[str, dict[str, list]] = {
     "up_cf": {
         "window": [1, 3, 5, 10, 25, None],
         "asymmetry": [0, 0.25, 0.5, 0.75, 1],
-        "locality": [1, 2, 5, 10, 20, 50],
+        "locality": [1, 2, 5, 10, 20, 50, 100],
     },
 }
 PUBLISHED = {"tifu_knn": NextBasketKNN.tifu_knn, "up_cf": NextBasketKNN.up_cf}
@@ -98,16 +98,24 @@ class Contenders:
         config = statistics.config.model_copy(update=settings)
         return baseline_scorer(name, Statistics(statistics.popularity, statistics.trend, statistics.graph, (), config))
 
+    @property
+    def untuned(self) -> dict[str, dict[str, dict]]:
+        """The baselines as `attnrec evaluate` prints them, in the shape of `tuned`: tuning can miss what the test part likes."""
+        default = BaselinesConfig()
+        settings = {name: {key: getattr(default, key) for key in GRIDS[name]} for name in self.names if name not in PUBLISHED}
+        return {f"{name}, default": {key: {"settings": each} for key in COLUMNS} for name, each in settings.items() if each}
+
     def _statistics(self, trend_days: float, neighbours: int) -> Statistics:
         graph = {"neighbours": neighbours} if neighbours else {"graph_events": 0}
         config = BaselinesConfig(trend_days=trend_days, **graph)
         return baselines.collect(self.events, self.views.data.manifest.num_items, self.views.now, config)
 
     def board(self, chosen: Mapping[str, Mapping[str, Mapping]]) -> dict[str, Columns]:
-        """{name: values of each customer}, each column with the settings chosen for it."""
+        """{name: values of each customer}, each column with the settings chosen for it; what follows a comma is a remark."""
         result: dict[str, Columns] = {}
         for name, of_columns in chosen.items():
-            measured = functools.cache(lambda key, name=name: self.measured(name, json.loads(key)).values())
+            kind = name.partition(",")[0]
+            measured = functools.cache(lambda key, kind=kind: self.measured(kind, json.loads(key)).values())
             result[name] = {
                 f"{column}/{metric}": measured(json.dumps(of_columns[column]["settings"]))[f"{column}/{metric}"]
                 for column in COLUMNS
@@ -148,7 +156,7 @@ def flat(measured: Measured) -> dict[str, float]:
 def tune(
     value: Callable[[Settings], dict[str, float]], grid: Mapping[str, Sequence], start: Settings | None = None
 ) -> dict[str, dict]:
-    """{column: {"settings", "validation", "tried"}}: the best cell of the grid, or of those that climbing meets where it is large."""
+    """{column: {"settings", "validation", "tried"}}: the best cell of the grid, of a large one the best that climbing meets."""
     seen: dict[str, dict[str, float]] = {}
 
     def look(settings: Settings) -> dict[str, float]:
@@ -162,15 +170,23 @@ def tune(
             look(dict(zip(grid, cell, strict=True)))
         columns = list(next(iter(seen.values())))
     else:
-        first = start or {key: values[len(values) // 2] for key, values in grid.items()}
-        columns = list(look(first))
+        middle = {key: values[len(values) // 2] for key, values in grid.items()}
+        columns = list(look(middle))
         for column in columns:
-            climb(lambda settings, column=column: look(settings)[column], grid, first)
+            for first in (start or middle, middle):
+                climb(lambda settings, column=column: look(settings)[column], grid, first)
+        for column in columns:  # a climb for one column may have met a better place for another
+            climb(lambda settings, column=column: look(settings)[column], grid, json.loads(best_key(seen, column)))
     result = {}
     for column in columns:
-        best = max(seen, key=lambda key: -math.inf if math.isnan(seen[key][column]) else seen[key][column])
+        best = best_key(seen, column)
         result[column] = {"settings": json.loads(best), "validation": seen[best][column], "tried": len(seen)}
     return result
+
+
+def best_key(seen: Mapping[str, Mapping[str, float]], column: str) -> str:
+    """The first of those with the highest value; NaN, nobody to ask, is the lowest."""
+    return max(seen, key=lambda key: -math.inf if math.isnan(seen[key][column]) else seen[key][column])
 
 
 def climb(value: Callable[[Settings], float], grid: Mapping[str, Sequence], start: Settings) -> Settings:
