@@ -37,6 +37,15 @@ class RunConfig(Section):
             raise ValueError("train.max_epochs and train.max_steps are both null, so the run would never end: set one")
         return self
 
+    @model_validator(mode="after")
+    def _ranks_by_what_it_trains(self) -> RunConfig:
+        if getattr(self.loss, "temperature", 1.0) != 1.0 and hasattr(self.model, "experts"):
+            raise ValueError(
+                f"loss.temperature: model {self.model.name} ranks by the probabilities that it trains, so it takes no "
+                "temperature but 1; leave it out"
+            )
+        return self
+
 
 def run_config_class(tree: dict[str, Any]) -> type[RunConfig]:
     """RunConfig with the sections of the model and the loss that the tree names."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -145,3 +145,112 @@ def test_no_more_than_a_chunk_of_logits_is_alive():
     with Watch() as watch:
         linear_cross_entropy(hidden, weight, *targets, chunk_elements=7 * 1000).backward()
     assert watch.largest == 7 * 1000
+
+
+# One expert of a mixture: p(target) = a softmax + b
+
+
+def mixed(hidden, weight, targets, target_query, target_weight, log_share, log_rest):
+    """The formula itself through autograd, holding every logit of every target."""
+    softmax = (hidden @ weight.t())[target_query].softmax(-1).gather(1, targets[:, None])[:, 0]
+    return -((log_share.exp() * softmax + log_rest.exp()).log() * target_weight).sum()
+
+
+def mixture_problem(queries, targets, seed):
+    arguments = problem(queries, targets, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    log_share, log_rest = (torch.rand(targets, generator=generator, dtype=torch.float64).log() for _ in range(2))
+    return [*arguments, log_share.requires_grad_(), log_rest.requires_grad_()]
+
+
+def with_beside(hidden, weight, targets, target_query, target_weight, log_share, log_rest, **chunks):
+    return linear_cross_entropy(hidden, weight, targets, target_query, target_weight, beside=(log_share, log_rest), **chunks)
+
+
+def all_gradients(loss, arguments):
+    return torch.autograd.grad(3 * loss, [each for each in arguments if each.requires_grad], materialize_grads=True)
+
+
+@pytest.fixture(params=["host", "device"])
+def path(request, monkeypatch):
+    """The CPU's slices of targets, and the way that a GPU takes."""
+    from attnrec_dist.ops import linear_cross_entropy as module
+
+    if request.param == "device":
+        monkeypatch.setattr(module, "_on_host", lambda tensor: False)
+
+
+fixed_path = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@given(queries=st.integers(1, 20), targets=st.integers(0, 40), rows=st.integers(1, 25), seed=st.integers(0, 99))
+@fixed_path
+def test_in_a_mixture_value_and_gradients_equal_autograd(path, queries, targets, rows, seed):
+    arguments = mixture_problem(queries, targets, seed)
+    mine, theirs = with_beside(*arguments, chunk_elements=rows * 11), mixed(*arguments)
+    torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(all_gradients(mine, arguments), all_gradients(theirs, arguments), rtol=1e-10, atol=1e-10)
+
+
+def test_gradcheck_in_a_mixture(path):
+    hidden, weight, *targets, log_share, log_rest = mixture_problem(6, 9, 1)
+    assert gradcheck(
+        lambda h, e, a, b: with_beside(h, e, *targets, a, b, chunk_elements=22), (hidden, weight, log_share, log_rest)
+    )
+
+
+@pytest.mark.parametrize(("place", "value"), [(6, -torch.inf), (6, -1e4), (5, -torch.inf), (5, -1e4), (5, -300.0), (6, -300.0)])
+def test_an_expert_that_rules_a_target_out_leaves_it_to_the_others(path, place, value):
+    """place 5: the softmax has no share; place 6: the others give the target nothing. No NaN, and the other side's gradient."""
+    arguments = mixture_problem(7, 12, 2)
+    arguments[place] = arguments[place].detach().clone()
+    arguments[place][::2] = value
+    arguments[place].requires_grad_()
+    mine = with_beside(*arguments, chunk_elements=22)
+    found = all_gradients(mine, arguments)
+    assert all(each.isfinite().all() for each in found)
+    theirs = mixed(*arguments)
+    torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found, all_gradients(theirs, arguments), rtol=1e-10, atol=1e-10)
+
+
+def test_a_target_that_nobody_gives_more_than_a_trace_keeps_its_gradient(path):
+    """Both sides far below what a float can hold: the loss is their logarithm, the gradient that of the larger."""
+    arguments = mixture_problem(4, 4, 3)
+    arguments[3], arguments[4] = torch.arange(4), torch.ones(4)
+    arguments[5], arguments[6] = (torch.full((4,), value, dtype=torch.float64, requires_grad=True) for value in (-1e4, -2e4))
+    loss = with_beside(*arguments, chunk_elements=22)
+    assert loss.item() == pytest.approx(plain(*arguments[:5]).item() + 4e4, rel=1e-12)
+    hidden, _, of_share, of_rest = all_gradients(loss, arguments)
+    assert of_share.tolist() == [-3.0] * 4
+    assert of_rest.tolist() == [0.0] * 4
+    torch.testing.assert_close(hidden, torch.autograd.grad(3 * plain(*arguments[:5]), arguments[0])[0])
+
+
+def test_alone_in_the_mixture_it_is_the_plain_loss(path):
+    arguments = problem(9, 17)
+    none, all_of_it = torch.full((17,), -torch.inf), torch.zeros(17)
+    loss = with_beside(*arguments, all_of_it, none, chunk_elements=33)
+    torch.testing.assert_close(loss, plain(*arguments), rtol=1e-12, atol=1e-12)
+
+
+def test_a_mixture_without_gradients_forms_none(path):
+    arguments = mixture_problem(4, 6, 0)
+    with torch.no_grad(), Watch() as watch:
+        loss = with_beside(*arguments, chunk_elements=22)
+    assert not loss.requires_grad
+    assert [name for name in watch.names if "mm" in name] == ["aten::mm.out"] * 2
+    torch.testing.assert_close(loss, mixed(*arguments).detach())
+
+
+def test_a_mixture_in_fp32_and_bf16_stays_close():
+    arguments = mixture_problem(50, 80, 4)
+    exact = mixed(*arguments)
+    arguments = [
+        each.detach().float().requires_grad_(each.requires_grad) if each.is_floating_point() else each for each in arguments
+    ]
+    torch.testing.assert_close(with_beside(*arguments).double(), exact, rtol=1e-6, atol=0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = with_beside(*arguments)
+    torch.testing.assert_close(loss.double(), exact, rtol=5e-3, atol=0)
+    assert {each.dtype for each in all_gradients(loss, arguments)} == {torch.float32}
