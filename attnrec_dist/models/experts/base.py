@@ -17,6 +17,7 @@ from attnrec_dist.ops.trend import Trend
 DAY = 86_400.0
 NOTHING = -1e4  # log p of what an expert rules out: exp of it is 0, and its gradient is 0 instead of NaN
 HALF_LIFE = 60.0  # days in which a shop lets a purchase fade to half, before anything is learnt
+FORTNIGHT = 14.0  # days
 PACE = 10.0  # how much faster than other weights a handful of scalars may move
 AGES, AGOS = 24, 64  # buckets of age (half-octaves of days) and of baskets ago
 
@@ -86,6 +87,14 @@ class HistoryAttention(nn.Module):
         score = torch.einsum("cd,csd->cs", self.query(chunk.state), self.key(chunk.keys)) / chunk.state.shape[-1] ** 0.5
         score = wide(score) + self.fading[chunk.age] + PACE * (self.by_age(chunk.age) + self.by_ago(chunk.ago)).squeeze(-1)
         return (score + bias).masked_fill(~chunk.seen, NOTHING).log_softmax(-1)
+
+
+def of_all_items(trend: Trend, chunk: QueryChunk) -> list[Tensor]:
+    """Log of each item's faded popularity at each query's time: [V, H] a query; queries of one day share theirs."""
+    days = (chunk.times // int(DAY)).tolist()
+    kind = torch.promote_types(chunk.state.dtype, torch.float32)
+    tables = {day: torch.from_numpy(trend.all_items(day * int(DAY))).to(chunk.state.device, kind) for day in set(days)}
+    return [tables[day] for day in days]
 
 
 def wide(values: Tensor) -> Tensor:

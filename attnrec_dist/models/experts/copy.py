@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from attnrec_dist.batch import DataSpec
 from attnrec_dist.models.experts.base import (
     DAY,
+    FORTNIGHT,
     PACE,
     Expert,
     ExpertConfig,
@@ -22,7 +23,6 @@ from attnrec_dist.models.experts.base import (
 )
 from attnrec_dist.ops.trend import Trend
 
-FORTNIGHT = 14.0  # days
 TREND_POWER = 0.5  # with which a fortnight's popularity enters before anything is learnt
 
 
@@ -52,14 +52,17 @@ class CopyExpert(Expert):
         if self.trend is None:
             return self.attention(chunk)
         log_p = lookup_trend(self.trend, chunk)  # [c, S, H]
-        return self.attention(chunk, log_p @ (self.prior + PACE * self.by_trend))
+        selling = (log_p * (self.prior + PACE * self.by_trend)).sum(-1)  # no matrix product: autocast would round it
+        return self.attention(chunk, selling)
 
 
 def lookup_trend(trend: Trend, chunk: QueryChunk) -> Tensor:
     """Log of each history item's faded popularity at the query's time, [c, S, H]; looked up once for each (item, day)."""
     day = (chunk.times // int(DAY)).cpu().numpy()
     items = chunk.items.cpu().numpy()
-    key, place = np.unique(items * (day.max(initial=0) + 1) + day[:, None], return_inverse=True)
-    item, at = np.divmod(key, day.max(initial=0) + 1)
-    found = torch.from_numpy(trend.log_p(item, at * int(DAY))[place.reshape(items.shape)])
+    start = day.min(initial=0)  # below 0 before 1970
+    span = day.max(initial=0) - start + 1
+    key, place = np.unique(items * span + day[:, None] - start, return_inverse=True)
+    item, at = np.divmod(key, span)
+    found = torch.from_numpy(trend.log_p(item, (at + start) * int(DAY))[place.reshape(items.shape)])
     return found.to(chunk.state.device, torch.promote_types(chunk.state.dtype, torch.float32))

@@ -1,27 +1,39 @@
-"""What goes with what the customer has: attention over the history, each item handing its weight to its neighbours."""
+"""What goes with what the customer has: attention over the history, each item handing its weight to its neighbours.
+
+A neighbour that no longer sells is worth little, so each is gated by its faded popularity: p = sum_t a_t G(t, i) r_i, with r_i
+from 0 to 1 a logistic function of the item's popularity under the half-lives.
+"""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from attnrec_dist.batch import DataSpec
 from attnrec_dist.errors import DataError
 from attnrec_dist.models.experts.base import (
+    FORTNIGHT,
     NOTHING,
+    PACE,
     Expert,
     ExpertConfig,
     HistoryAttention,
     QueryChunk,
+    of_all_items,
     segment_log_sum_exp,
     spread,
 )
 from attnrec_dist.ops.edges import log_shares, row_sums
 
+OPEN = 2.0  # the gate starts open: 0.88 for an item whose popularity stands still
+
 
 class GraphExpert(Expert):
-    needs = ("neighbours",)
+    needs = ("neighbours", "trend")
 
     def __init__(self, config: ExpertConfig, spec: DataSpec):
         super().__init__(config, spec)
@@ -34,16 +46,29 @@ class GraphExpert(Expert):
         self.graph = graph  # read-only arrays, mapped from the data set; no parameters
         self.sums = row_sums(graph.offsets, graph.weights)  # [V]
         self.num_items = spec.num_items
+        if config.trend is None:
+            raise DataError("model.experts names graph, but the data set keeps no daily counts; prepare it again")
+        self.trend = config.trend
+        self.rise = nn.Parameter(torch.zeros(len(config.half_lives) + 1))
+        self.register_buffer("prior", rising(config.half_lives), persistent=False)
 
     def target_log_p(self, chunk: QueryChunk) -> Tensor:
         target, place = chunk.evidence["neighbours.target"], chunk.evidence["neighbours.token"]
         weights = self.attention(chunk)[chunk.target_query[target], place] + chunk.evidence["neighbours.log_weight"]  # [n]
-        return segment_log_sum_exp(weights, target, len(chunk.target_query))
+        return segment_log_sum_exp(weights, target, len(chunk.target_query)) + self._log_gate(chunk.evidence["trend"])
 
     def all_log_p(self, chunk: QueryChunk) -> Tensor:
         neighbours, log_share = self._rows(chunk.items)  # [c, S, N] each
         weights = self.attention(chunk)[:, :, None] + log_share
-        return spread(weights.flatten(1), neighbours.flatten(1), self.num_items)
+        gates = [self._log_gate(log_p) for log_p in of_all_items(self.trend, chunk)]
+        return spread(weights.flatten(1), neighbours.flatten(1), self.num_items) + torch.stack(gates)
+
+    def _log_gate(self, log_p: Tensor) -> Tensor:
+        """Log r of items whose log popularity [n, H] is given, [n]."""
+        relative = log_p.to(self.rise.dtype) + math.log(self.num_items)  # 0: as popular as the average item
+        slope = (self.prior + PACE * self.rise)[:-1]
+        score = (relative * slope).sum(-1)  # no matrix product: autocast would round it
+        return F.logsigmoid(score + PACE * self.rise[-1] + OPEN)
 
     def _rows(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """Neighbours of each item and the log of their shares; padded with item 0 and NOTHING."""
@@ -57,3 +82,13 @@ class GraphExpert(Expert):
         neighbours = np.where(real, self.graph.neighbours[edge], 0).astype(np.int64)
         chosen = torch.from_numpy(inverse.reshape(items.shape))
         return (torch.from_numpy(table)[chosen].to(items.device) for table in (neighbours, log_share))  # type: ignore[return-value]
+
+
+def rising(half_lives: tuple[float, ...]) -> Tensor:
+    """Where the gate starts: a fortnight's popularity against that of the longest half-life, [H + 1]."""
+    prior = torch.zeros(len(half_lives) + 1)
+    fortnight = int(np.abs(np.log(np.asarray(half_lives) / FORTNIGHT)).argmin())
+    longest = int(np.argmax(half_lives))
+    if fortnight != longest:
+        prior[fortnight], prior[longest] = 1.0, -1.0
+    return prior

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from attnrec_dist.batch import DataSpec
 from attnrec_dist.errors import DataError
-from attnrec_dist.models.experts.base import DAY, Expert, ExpertConfig, QueryChunk, wide
+from attnrec_dist.models.experts.base import Expert, ExpertConfig, QueryChunk, of_all_items, wide
 
 
 class TrendExpert(Expert):
@@ -26,11 +25,8 @@ class TrendExpert(Expert):
         return (share + chunk.evidence["trend"]).logsumexp(-1)
 
     def all_log_p(self, chunk: QueryChunk) -> Tensor:
-        days, of_query = torch.unique(chunk.times // int(DAY), return_inverse=True)
-        tables = np.stack([self.trend.all_items(int(day) * int(DAY)) for day in days.tolist()])  # [days, V, H]
-        log_p = torch.from_numpy(tables).to(chunk.state.device)
-        shares = self._shares(chunk)  # [c, H]
-        return torch.stack([(log_p[of_query[row]] + shares[row]).logsumexp(-1) for row in range(len(shares))])
+        log_p = of_all_items(self.trend, chunk)
+        return torch.stack([(table + share).logsumexp(-1) for table, share in zip(log_p, self._shares(chunk))])
 
     def _shares(self, chunk: QueryChunk) -> Tensor:
         return wide(self.choose(chunk.state)).log_softmax(-1)
