@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from shared import RESULTS, Cost, attnrec, stamp, write_result
-from tuned_baselines import COLUMNS, EVALUATION, METRICS, Columns, Contenders, tuned
+from tuned_baselines import COLUMNS, DEFAULT, EVALUATION, METRICS, Columns, Contenders, tuned
 
 from attnrec_dist.data.order import Order
 from attnrec_dist.data.shards import DataSet
@@ -40,6 +40,7 @@ from attnrec_dist.inference.load import load_model
 from attnrec_dist.run_config import RunConfig, load_run_config
 from attnrec_dist.settings import parse_overrides, take_overrides
 
+RIVALS = {"the best baseline tuned on validation": False, "the best of all, untuned defaults too": True}
 CELLS = [f"{column}/{metric}" for column in COLUMNS for metric in METRICS]
 
 
@@ -152,13 +153,11 @@ def beat(task: Task, seeds: list[int]) -> dict[str, Any]:
             boards["refit"].seeds[seed] = values_of(again, task.refit, checkpoint)
         print(f"seed {seed}: {training[str(seed)]}", flush=True)
     print("\n" + "\n".join(table(list(boards.values()), task.config.model.name)))
-    comparisons = {kind: compared(board, task.config.model.name) for kind, board in boards.items() if board.seeds}
-    for kind, of_cells in comparisons.items():
-        print(f"\n{kind}: the mean of {len(seeds)} seeds of each customer against the best of the column")
-        for cell, each in of_cells.items():
-            print(
-                f"{cell:24} {each['sentence']}; x{each['ratio']:.3f}, {each['clear_seeds']} of {len(seeds)} seeds clearly above"
-            )
+    comparisons = {}
+    for board in boards.values():
+        for rivals, defaults in RIVALS.items():
+            if seeds:
+                comparisons[f"{board.kind}, {rivals}"] = tell(board, task.config.model.name, rivals, defaults)
     return {
         "data": task.data.manifest.fingerprint,
         "tuned": chosen,
@@ -166,6 +165,17 @@ def beat(task: Task, seeds: list[int]) -> dict[str, Any]:
         "boards": {kind: figures(board) for kind, board in boards.items()},
         "comparisons": comparisons,
     }
+
+
+def tell(board: Board, model: str, rivals: str, defaults: bool) -> dict[str, dict[str, Any]]:
+    """Compares and prints a line a cell; returns the comparisons."""
+    result = compared(board, model, defaults)
+    print(f"\n{board.kind}, each customer's mean of {len(board.seeds)} seeds against {rivals}")
+    for cell, each in result.items():
+        if not defaults or each["baseline"].endswith(DEFAULT):  # the others have been told
+            clear = f"x{each['ratio']:.3f}, {each['clear_seeds']} of {len(board.seeds)} seeds clearly above"
+            print(f"{cell:26}{each['sentence']}; {clear}")
+    return result
 
 
 def board_of(kind: str, task: Task, data: DataSet, chosen: dict) -> Board:
@@ -259,16 +269,17 @@ def spread(values: np.ndarray) -> float:
     return float(values.std(ddof=1)) if len(values) > 1 else 0.0
 
 
-def best_of(board: Board, cell: str) -> str:
-    """The baseline with the highest mean; the first of equals."""
-    return max(board.baselines, key=lambda name: mean(board.baselines[name][cell]))
+def best_of(board: Board, cell: str, defaults: bool = False) -> str:
+    """The baseline with the highest mean, the first of equals; of those tuned on validation, or with `defaults` of all."""
+    names = [name for name in board.baselines if defaults or not name.endswith(DEFAULT)]
+    return max(names, key=lambda name: mean(board.baselines[name][cell]))
 
 
-def compared(board: Board, model: str) -> dict[str, dict[str, Any]]:
+def compared(board: Board, model: str, defaults: bool = False) -> dict[str, dict[str, Any]]:
     """{cell: the model against the best baseline of that very column}, and how many single seeds are clearly above it."""
     result = {}
     for cell in CELLS:
-        name = best_of(board, cell)
+        name = best_of(board, cell, defaults)
         other = board.baselines[name][cell]
         difference = paired_difference(np.mean([values[cell] for values in board.seeds.values()], axis=0), other)
         singly = [paired_difference(values[cell], other) for values in board.seeds.values()]
@@ -296,9 +307,9 @@ def figures(board: Board) -> dict[str, Any]:
 
 
 def table(boards: list[Board], model: str) -> list[str]:
-    """All figures: a line a recommender, a column a protocol, policy and metric; * the best baseline of its board."""
-    lines = [" " * 24 + "".join(f"{column:<20}" for column in COLUMNS)]
-    lines.append(" " * 24 + "".join(f"{metric:<10}" for _ in COLUMNS for metric in METRICS))
+    """All figures: a line a recommender, a column a protocol, policy and metric; * the best tuned baseline of its board."""
+    lines = [" " * 27 + "".join(f"{column:<20}" for column in COLUMNS)]
+    lines.append(" " * 27 + "".join(f"{metric:<10}" for _ in COLUMNS for metric in METRICS))
     for board in boards:
         if board.seeds:
             means = {cell: over_seeds(board, cell) for cell in CELLS}
@@ -314,7 +325,7 @@ def table(boards: list[Board], model: str) -> list[str]:
 
 
 def line(head: str, cells: list[str]) -> str:
-    return (head.ljust(24) + "".join(f"{cell:<10}" for cell in cells)).rstrip()
+    return (head.ljust(27) + "".join(f"{cell:<10}" for cell in cells)).rstrip()
 
 
 def ablate(task: Task, seeds: list[int]) -> dict[str, Any]:
@@ -334,7 +345,7 @@ def ablate(task: Task, seeds: list[int]) -> dict[str, Any]:
             continue
         rows[kind] = ablated(task, kind, seeds, () if kind == "all" else keys)
         cells = rows[kind]
-        quality = "".join(f"{cells[key]['mean']:>9.4f} ±{cells[key]['sd']:.4f}"[:16].rjust(16) for key in CELLS[:4:2])
+        quality = "".join(f"{cells[key]['mean']:>9.4f} ±{cells[key]['sd']:.4f}" for key in CELLS[:4:2])
         mb = cells["peak_mb"]
         rest = f"{cells['validation']:>12.4f}{cells['epochs']:>8.1f}{cells['seconds']:>9.1f}{mb if mb else '-':>7}"
         print(f"{kind:20}{quality}{rest}", flush=True)

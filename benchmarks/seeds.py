@@ -9,20 +9,16 @@ the mean of the seeds against the baseline, 95% bootstrap interval. Writes bench
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from shared import attnrec, stamp, write_result
 
 from attnrec_dist.evaluation.compare import paired_difference
 from attnrec_dist.evaluation.report import sentence
 
-RESULTS = Path(__file__).parent / "results"
 COLUMNS = [(protocol, policy) for protocol in ("next_basket", "period") for policy in ("all", "new")]
 METRICS = ("recall@10", "ndcg@10", "capped_recall@10")
 
@@ -38,24 +34,10 @@ def main() -> None:
     tables = {}
     for seed in arguments.seeds:
         run_dir = arguments.runs / f"{name}-{seed}"
-        attnrec("train", str(arguments.config), "--run_dir", str(run_dir), "--train.seed", str(seed), *overrides)
-        attnrec("evaluate", str(run_dir), "--per_view", str(run_dir / "test.parquet"), "--output", str(run_dir / "test.json"))
+        attnrec("train", arguments.config, "--run_dir", run_dir, "--train.seed", seed, *overrides)
+        attnrec("evaluate", run_dir, "--per_view", run_dir / "test.parquet", "--output", run_dir / "test.json")
         tables[seed] = (json.loads((run_dir / "test.json").read_text()), pq.read_table(run_dir / "test.parquet"), run_dir)
-    result = summary(tables)
-    result |= {
-        "command": f"python benchmarks/seeds.py {' '.join(sys.argv[1:])}",
-        "machine": f"{platform.machine()}, {platform.processor() or platform.system()}",
-        "versions": versions(),
-        "date": datetime.date.today().isoformat(),
-    }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{result['date']}-{name}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"\n{path}")
-
-
-def attnrec(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "attnrec_dist", *arguments], check=True, stdout=subprocess.DEVNULL)
+    write_result(summary(tables) | stamp(), name)
 
 
 def summary(tables: dict) -> dict:
@@ -107,13 +89,6 @@ def picked(table, recommender: str, protocol: str, policy: str, metric: str) -> 
     columns = {name: np.array(table[name].to_pylist(), dtype=object) for name in ("recommender", "protocol", "policy")}
     chosen = (columns["recommender"] == recommender) & (columns["protocol"] == protocol) & (columns["policy"] == policy)
     return table[metric].to_numpy(zero_copy_only=False)[chosen]
-
-
-def versions() -> dict[str, str]:
-    import numpy
-    import torch
-
-    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
 
 
 if __name__ == "__main__":

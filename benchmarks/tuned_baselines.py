@@ -30,6 +30,7 @@ Columns = dict[str, np.ndarray]  # {"next_basket/all/ndcg@10": float64 [views of
 
 COLUMNS = [f"{protocol}/{policy}" for protocol in PROTOCOLS for policy in POLICIES]
 METRICS = ("ndcg@10", "recall@10")
+DEFAULT = ", default"  # after the name of a baseline whose settings were not tuned
 EVALUATION = EvaluationConfig(metrics=list(METRICS))
 MOST_CELLS = 250  # a larger grid is climbed instead, a key at a time, from START
 GRIDS: dict[str, dict[str, list]] = {
@@ -100,10 +101,13 @@ class Contenders:
 
     @property
     def untuned(self) -> dict[str, dict[str, dict]]:
-        """The baselines as `attnrec evaluate` prints them, in the shape of `tuned`: tuning can miss what the test part likes."""
+        """The baselines as `attnrec evaluate` prints them, in the shape of `tuned`.
+
+        Tuning can miss what the test part likes; own_trend's defaults were read off the bundled log's test part.
+        """
         default = BaselinesConfig()
         settings = {name: {key: getattr(default, key) for key in GRIDS[name]} for name in self.names if name not in PUBLISHED}
-        return {f"{name}, default": {key: {"settings": each} for key in COLUMNS} for name, each in settings.items() if each}
+        return {f"{name}{DEFAULT}": {key: {"settings": each} for key in COLUMNS} for name, each in settings.items() if each}
 
     def _statistics(self, trend_days: float, neighbours: int) -> Statistics:
         graph = {"neighbours": neighbours} if neighbours else {"graph_events": 0}

@@ -199,6 +199,9 @@ def test_the_model_meets_the_best_of_each_column():
     assert result[cell]["difference"] == pytest.approx(0.4 / 3)
     assert result[cell]["ratio"] == pytest.approx((0.5 + 0.6 + 0.5) / 3 / 0.4)
     assert result[cell]["clear_seeds"] == 2  # half right at random is no proof
+    played.baselines["weak, default"] = {each: np.full(40, 0.9) for each in beat_the_shop.CELLS}
+    assert beat_the_shop.compared(played, "model") == result
+    assert beat_the_shop.compared(played, "model", defaults=True)[cell]["baseline"] == "weak, default"
     means = beat_the_shop.over_seeds(played, cell)
     assert means == pytest.approx([0.5, 0.6, 0.5])
     assert beat_the_shop.spread(means) == pytest.approx(np.std([0.5, 0.6, 0.5], ddof=1))
