@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from fake_statistics import make_statistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -26,7 +27,7 @@ from attnrec_dist.settings import build
 
 @pytest.mark.parametrize("name", MODELS)
 def test_decay_falls_on_matrices_and_spares_vectors_and_tables(name):
-    model = build_model(model_config_class(name)(name=name), DataSpec(20, 10, ("view", "buy")))
+    model = build_model(model_config_class(name)(name=name), DataSpec(20, 10, ("view", "buy"), make_statistics(20)))
     optimizer = make_optimizer(model, OptimizerConfig(weight_decay=0.1))
     decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
     tables = {id(p) for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters(recurse=False)}

@@ -70,6 +70,8 @@ class HistoryAttention(nn.Module):
     What is learnt of age and place are a handful of scalars with far to go: they move PACE times as fast as the rest.
     """
 
+    fading: Tensor
+
     def __init__(self, width: int):
         super().__init__()
         self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)

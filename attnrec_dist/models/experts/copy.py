@@ -28,6 +28,7 @@ TREND_POWER = 0.5  # with which a fortnight's popularity enters before anything 
 
 class CopyExpert(Expert):
     needs = ("repeats",)
+    prior: Tensor
 
     def __init__(self, config: ExpertConfig, spec: DataSpec):
         super().__init__(config, spec)

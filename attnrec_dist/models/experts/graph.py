@@ -34,6 +34,7 @@ OPEN = 2.0  # the gate starts open: 0.88 for an item whose popularity stands sti
 
 class GraphExpert(Expert):
     needs = ("neighbours", "trend")
+    prior: Tensor
 
     def __init__(self, config: ExpertConfig, spec: DataSpec):
         super().__init__(config, spec)
