@@ -4,8 +4,9 @@
     neighbours  the tokens that have the target among their neighbours            neighbours.target, .token, .log_weight [N]
     trend       the log of the target's faded popularity at the query's time      trend [M, H]
 
-Pairs (target, token) are sorted by target. A query's own basket is left out of the item graph: where the token's item stands
-in the basket to be predicted too, the two were counted together there once, and that count is taken back.
+Pairs (target, token) are sorted by target. The graph has counted the training samples themselves; what a query's own basket to
+come added to an edge is taken back: the once that both items stand in it, and, where the graph counts which item follows which,
+each time that the token's item stands among the last few before it.
 """
 
 from __future__ import annotations
@@ -59,11 +60,12 @@ class Edges:
     pairs: np.ndarray  # int32 [E] baskets that hold both
     weights: np.ndarray  # float32 [E]
     sums: np.ndarray  # float64 [V] of each row's weights
+    within: int  # events that count as following; 0: pairs are of baskets
 
     @classmethod
     def of(cls, graph: Any) -> Edges:
         offsets = graph.offsets.astype(np.int64)
-        return cls(offsets, graph.neighbours, graph.pairs, graph.weights, row_sums(offsets, graph.weights))
+        return cls(offsets, graph.neighbours, graph.pairs, graph.weights, row_sums(offsets, graph.weights), graph.within)
 
 
 class Lookup:
@@ -80,6 +82,9 @@ class Lookup:
         key = rows * self.span + self.items
         self.by_item = np.argsort(key, kind="stable")  # tokens; of one item in time order
         self.key = key[self.by_item]
+        baskets = batch.baskets.numpy()
+        ends = np.flatnonzero(np.append((np.diff(rows) != 0) | (np.diff(baskets) != 0), True)) if len(rows) else rows
+        self.basket_end = ends[np.searchsorted(ends, np.arange(len(rows)))]  # [T] the last token of each token's basket
 
     def tokens_of(self, target: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For each (target, item): its tokens in the target's row that the query sees: (place in the arguments, token), [N]."""
@@ -128,11 +133,25 @@ def edges_to_targets(lookup: Lookup, graph: Edges, mark: np.ndarray) -> tuple[np
         found.append((order[place], items[source[hit[of_hit]]], edge[hit[of_hit]]))
     empty = np.empty(0, np.int64)
     target, item, edge = (np.concatenate(parts) for parts in zip(*found)) if found else (empty, empty, empty)
-    together = in_same_basket(lookup, target, item)
     pairs = graph.pairs[edge].astype(np.float64)
-    kept = pairs - together > 0
+    left = (pairs - own_counts(lookup, graph.within, target, item)) / pairs
+    kept = left > 0
     target, item, edge = target[kept], item[kept], edge[kept]
-    return target, item, log_shares(graph.weights[edge], graph.sums[item], ((pairs - together) / pairs)[kept])
+    return target, item, log_shares(graph.weights[edge], graph.sums[item], left[kept])
+
+
+def own_counts(lookup: Lookup, within: int, target: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """How often the target's own basket was counted on the edge from an item to it, int64 [E].
+
+    Rather too often than too rarely: the order inside a basket means nothing here, so a basket that reaches into the last few
+    events before the target counts whole.
+    """
+    own = in_same_basket(lookup, target, item).astype(np.int64)
+    if within:
+        pair, token = lookup.tokens_of(target, item)
+        recent = lookup.last_token[target[pair]] - lookup.basket_end[token] < within
+        own += np.bincount(pair[recent], minlength=len(target))
+    return own
 
 
 def in_same_basket(lookup: Lookup, target: np.ndarray, item: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ reading them in order is already mixed. U rows, T tokens of the rows that were a
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -215,7 +216,8 @@ class DataSet:
     def _graph(self) -> ItemGraph | None:
         if all(table.name != GRAPH for table in self.manifest.tables):
             return None
-        return self._statistics(GRAPH, read_graph)
+        rule = self.manifest.config["statistics"]["graph"]
+        return dataclasses.replace(self._statistics(GRAPH, read_graph), within=rule["within"] if rule["kind"] == "next" else 0)
 
     def _statistics(self, name: str, read: Callable[[Path], StatisticsT]) -> StatisticsT:
         file = self.path / name

@@ -34,6 +34,7 @@ class ItemGraph:
     weights: np.ndarray  # float32 [e]
     pairs: np.ndarray  # int32 [e]
     baskets: np.ndarray  # int32 [V]
+    within: int = 0  # kind next: how many events count as following; kind basket: 0
 
 
 def read_daily(file: Path) -> DailyCounts:

@@ -19,6 +19,7 @@ class FakeStatistics:
     num_items: int
     events: dict[tuple[int, int], int] = field(default_factory=dict)
     edges: dict[tuple[int, int], tuple[float, int]] = field(default_factory=dict)
+    within: int = 0
 
     def daily(self) -> DailyCounts:
         keys = sorted(self.events)
@@ -36,6 +37,7 @@ class FakeStatistics:
             weights=np.array([self.edges[key][0] for key in keys], np.float32),
             pairs=np.array([self.edges[key][1] for key in keys], np.int32),
             baskets=np.full(self.num_items, 9, np.int32),
+            within=self.within,
         )
 
     def _offsets(self, keys: list[tuple[int, int]]) -> np.ndarray:

@@ -32,7 +32,7 @@ def statistics(draw) -> FakeStatistics:
     keys = st.tuples(st.integers(0, ITEMS - 1), st.integers(0, ITEMS - 1)).filter(lambda pair: pair[0] != pair[1])
     edges = draw(st.dictionaries(keys, st.tuples(st.sampled_from([0.1, 0.3, 1.0]), st.integers(1, 3)), max_size=30))
     events = draw(st.dictionaries(st.tuples(st.integers(0, ITEMS - 1), st.integers(9, 20)), st.integers(1, 5), max_size=20))
-    return FakeStatistics(ITEMS, events, edges)
+    return FakeStatistics(ITEMS, events, edges, within=draw(st.integers(0, 3)))
 
 
 def seen_by(batch, target: int) -> list[int]:
@@ -74,8 +74,11 @@ def plain_neighbours(batch, made: FakeStatistics) -> dict[tuple[int, int], float
                 continue
             weight, pairs = made.edges[item, wanted]
             total = sum(each for (first, _), (each, _) in made.edges.items() if first == item)
-            left = pairs - (item in basket)
-            if left:
+            seen = seen_by(batch, target)
+            lately = {int(batch.baskets[each]) for each in seen[::-1][: made.within]}
+            again = sum(int(batch.items[each]) == item and int(batch.baskets[each]) in lately for each in seen)
+            left = pairs - (item in basket) - again
+            if left > 0:
                 expected[target, token] = weight / total * left / pairs
     return expected
 
@@ -162,6 +165,25 @@ def test_the_own_basket_is_taken_back_once_from_both_items_edges():
     pairs = {(target, token): math.exp(weight) for target, token, weight in found(batch, "neighbours", "log_weight")}
     # item 0 is bought again with 1 and 2: its only basket with 1 is this one; of two with 2 one is left. With 3 it was not.
     assert pairs == pytest.approx({(2, 0): 0.125, (3, 0): 0.25})
+
+
+def test_a_session_sees_nothing_of_its_own_clicks_in_the_graph_of_what_follows_what():
+    """Each user's row alone makes the graph: whatever it says of the row's clicks, they have told it themselves."""
+    draw = np.random.default_rng(0)
+    for row in draw.integers(0, ITEMS, (20, 12)):
+        pairs = Counter((int(a), int(b)) for d in (1, 2, 3) for a, b in zip(row[:-d], row[d:], strict=True) if a != b)
+        edges = {edge: (0.5, count) for edge, count in pairs.items()}
+        batch = make_batch([[1] * 12], ITEMS)
+        batch.items = torch.from_numpy(row)
+        batch.targets, batch.target_query = batch.items[1:], torch.arange(11)
+        batch.queries, batch.query_times = batch.queries[:11], batch.query_times[:11]
+        batch.target_weight = torch.ones(11)
+        told = with_evidence(batch, NEEDS, FakeStatistics(ITEMS, {}, edges, within=3))
+        kept = plain_neighbours(batch, FakeStatistics(ITEMS, {}, edges, within=3))
+        assert {pair[:2]: math.exp(pair[2]) for pair in found(told, "neighbours", "log_weight")} == pytest.approx(kept)
+        near = [(a, b) for a in range(12) for b in range(a + 1, min(a + 4, 12))]
+        for target, token in kept:  # what is left are other occurrences of the pair
+            assert any((row[a], row[b]) == (row[token], row[target + 1]) and b != target + 1 for a, b in near)
 
 
 def test_only_what_is_asked_for_is_looked_up():
