@@ -335,7 +335,7 @@ def test_the_experts_weights_follow_state_and_month():
     january_in_1970, march_in_2011, december_in_2011 = 5 * DAY, 1_300_000_000, 1_324_000_000
     alpha = model.log_alpha(state, torch.tensor([january_in_1970, march_in_2011, december_in_2011])).exp()
     for row, month in enumerate((0, 2, 11)):
-        scores = model.key.weight @ state[row] + model.season.weight[month] + PACE * model.prior
+        scores = model.key.weight @ state[row] + PACE * (model.season.weight[month] + model.prior)
         torch.testing.assert_close(alpha[row], scores.exp() / scores.exp().sum())
 
 
