@@ -102,7 +102,7 @@ class Mixture(nn.Module):
     def log_alpha(self, state: Tensor, times: Tensor) -> Tensor:
         """Log weights of the experts, [P, K]."""
         month = ((times.double() / DAY % 365.2425) / (365.2425 / MONTHS)).long().clamp(0, MONTHS - 1)
-        scores = wide(self.key(state)) + self.season(month) + PACE * self.prior
+        scores = wide(self.key(state)) + PACE * (self.season(month) + self.prior)
         if self.training and self.config.expert_dropout:
             dropped = torch.rand_like(scores) < self.config.expert_dropout
             open_minded = [name in RULE_NOTHING_OUT for name in self.config.experts]  # one of them stays: p > 0 for every item
