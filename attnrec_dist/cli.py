@@ -21,6 +21,8 @@ OVERRIDES = "--any.key VALUE overrides a key of the YAML file. All keys, with th
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 2 the user's mistake, 75 stopped on request, 1 a fault."""
+    # Threads that wait shall sleep: spinning ones make training many times slower on a machine that does anything else.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = make_parser()
     overrides, others = take_overrides(sys.argv[1:] if argv is None else argv)
     arguments, rest = parser.parse_known_args(others)
