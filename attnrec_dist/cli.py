@@ -91,10 +91,13 @@ def make_parser() -> argparse.ArgumentParser:
     recommend.add_argument(
         "--histories",
         type=Path,
-        help="fresh histories instead of the data set's: CSV or Parquet with user, item, timestamp (unix s)",
+        help="fresh histories instead of the data set's: CSV, TSV or Parquet with the columns user, item, "
+        "timestamp (unix s) and, optionally, event (one of the data set's types)",
     )
     recommend.add_argument("--exclude", type=Path, help="a text file with one item id a line, never recommended")
-    recommend.add_argument("--new_only", action="store_true", help="leave out what the customer already has")
+    recommend.add_argument(
+        "--new_only", action="store_true", help="leave out what the customer already had among events of the predicted types"
+    )
     recommend.add_argument("--checkpoint", default="best", help="best, last, or a name (default: best)")
     recommend.add_argument("--data", help="the data set, instead of the run's data.path")
     recommend.add_argument("--show", type=int, default=0, metavar="N", help="print histories and lists of N customers as well")
