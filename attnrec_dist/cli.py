@@ -104,7 +104,17 @@ def make_parser() -> argparse.ArgumentParser:
 
     plot = _command(commands, "plot", "draw loss and metrics of a run to RUN_DIR/curves.png", plot_command)
     plot.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
+    for command in commands.choices.values():
+        command.usage = _usage(command)
     return parser
+
+
+def _usage(command: argparse.ArgumentParser) -> str:
+    """What must be given stands without brackets; for argparse all is optional, so that --help works without it."""
+    usage = command.format_usage().removeprefix("usage: ")
+    for required in ("CONFIG.yaml", "RUN_DIR", *(["--output OUTPUT"] if command.prog.endswith(" recommend") else [])):
+        usage = usage.replace(f"[{required}]", required)
+    return usage.strip()
 
 
 def _command(commands: Any, name: str, text: str, run: Callable[..., int], keys: Callable[..., str] | None = None) -> Any:
@@ -145,7 +155,10 @@ def prepare_command(arguments: argparse.Namespace, rest: list[str]) -> int:
         overrides["input.files"] = [str(Path(each).absolute()) for each in arguments.input]
     if arguments.output:
         overrides["output.dir"] = str(arguments.output)
-    config = build(PrepareConfig, apply_overrides(read_yaml(path), overrides), str(path))
+    tree = read_yaml(path)
+    if "columns" not in tree and {"data", "model"} <= tree.keys():
+        raise ConfigError(f"{path}: this is a run's YAML (it has data, model); type attnrec train {path}")
+    config = build(PrepareConfig, apply_overrides(tree, overrides), str(path), overrides)
     if arguments.print_config:
         print(to_yaml(config), end="")
         return ExitCode.DONE
@@ -164,7 +177,7 @@ def train_keys(arguments: argparse.Namespace) -> str:
 
     if arguments.config is not None:
         return "\n" + OVERRIDES + describe(run_config_class(read_yaml(arguments.config))) + "\n"
-    sections = [describe(RunConfig)]
+    sections = [describe(RunConfig), "The keys of each model and loss:"]
     for kind, registry in (("model", MODELS), ("loss", LOSSES)):
         sections += [f"{kind} {name}:\n{describe(entry.Config, f'{kind}.')}" for name, entry in registry.items()]
     return "\n" + OVERRIDES + "\n".join(sections) + "\n"

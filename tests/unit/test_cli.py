@@ -59,6 +59,20 @@ def test_help_documents_every_key(attnrec, shop):
     assert attnrec("train", shop.run_yaml, "--help").out.count("--model.width") == 1
 
 
+def test_what_must_be_given_does_not_look_optional(attnrec):
+    for command, required in {"train": ["CONFIG.yaml"], "plot": ["RUN_DIR"], "recommend": ["--output OUTPUT", "RUN_DIR"]}.items():
+        usage = attnrec(command, "--help").out.partition("\n\n")[0]
+        for each in required:
+            assert each in usage
+            assert f"[{each}]" not in usage
+    assert "[--output OUTPUT]" in attnrec("evaluate", "--help").out
+
+
+def test_a_yaml_of_the_other_kind_is_told_where_it_belongs(attnrec, shop):
+    refused(attnrec("train", shop.prepare_yaml), "this is a prepare YAML", f"type attnrec prepare {shop.prepare_yaml}")
+    refused(attnrec("prepare", shop.run_yaml), "this is a run's YAML", f"type attnrec train {shop.run_yaml}")
+
+
 def test_no_command_is_a_question(attnrec):
     assert attnrec().code == 0
     assert "usage: attnrec" in attnrec().out
@@ -133,8 +147,8 @@ def refused(done, *parts: str) -> None:
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        (["--train.sead", "1"], ["run.yaml: train.sead: unknown key; did you mean train.seed?"]),
-        (["--sead", "1"], ["sead: unknown key; did you mean train.seed?"]),
+        (["--train.sead", "1"], ["error: --train.sead: unknown key; did you mean --train.seed?"]),
+        (["--sead", "1"], ["error: --sead: unknown key; did you mean --train.seed?"]),
         (["--model.name", "sasrek"], ["model.name", "did you mean sasrec"]),
         (["--train.seed", "many"], ["train.seed: input should be a valid integer", "(got 'many')"]),
         (["--train.max_epochs", "null"], ["train.max_epochs and train.max_steps are both null", "set one"]),
