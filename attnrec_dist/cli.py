@@ -201,6 +201,8 @@ def train_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     except BaseException as error:
         if run_dir.locked:
             state: State = "user_error" if isinstance(error, UserError) else "fault"
+            if state == "user_error" and not _is_launched() and run_dir.discard():
+                raise  # a start that was refused leaves nothing; under a launcher status.json tells the outcome
             with contextlib.suppress(StorageError):  # on a full disk the first error is the one to tell
                 run_dir.write_status(state, int(run_dir.status()["step"]), str(error) or type(error).__name__)
         raise
@@ -223,17 +225,20 @@ def run_training(config: Any, run_dir: RunDir) -> int:
             run_dir.write_status("done", progress.step, progress.finished)
             run.say(f"done at step {progress.step}; next: attnrec evaluate {run_dir.path}")
     run.strategy.close()
-    launched = "LOCAL_RANK" in os.environ
-    return ExitCode.DONE if launched else code
+    return ExitCode.DONE if _is_launched() else code
+
+
+def _is_launched() -> bool:
+    return "LOCAL_RANK" in os.environ
 
 
 # evaluate
 
 
 def evaluation_keys(arguments: argparse.Namespace) -> str:
-    from attnrec_dist.evaluation.evaluate import EvaluationConfig
+    from attnrec_dist.evaluation.evaluate import MeasuringConfig
 
-    return "\n" + OVERRIDES + describe(EvaluationConfig, "evaluation.") + "\n"
+    return "\n" + OVERRIDES + describe(MeasuringConfig, "evaluation.") + "\n"
 
 
 def evaluate_command(arguments: argparse.Namespace, rest: list[str]) -> int:

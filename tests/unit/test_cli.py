@@ -278,6 +278,34 @@ def test_a_first_try_that_failed_does_not_stand_in_the_way(attnrec, shop, tmp_pa
     refused(train(attnrec, *here), "data.target_events: was ['buy'], now None")
 
 
+def test_a_refused_start_leaves_no_run_directory(attnrec, shop, tmp_path):
+    refused(attnrec("train", shop.run_yaml, "--run_dir", tmp_path / "run", "--data", tmp_path / "none"), "no such data set")
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluate_measures_what_it_is_asked(attnrec, trained, tmp_path):
+    done = attnrec("evaluate", trained.run, "--evaluation.metrics", "[ndcg@5]", "--output", tmp_path / "figures.json")
+    assert done.code == 0, done.err
+    figures = json.loads((tmp_path / "figures.json").read_text())["customers"]["values"]["sasrec"]
+    assert "next_basket/all/ndcg@5" in figures
+    assert all(name.endswith("/ndcg@5") for name in figures)
+    text = attnrec("evaluate", "--help").out
+    assert "--evaluation.metrics" in text
+    for key in ("every_epochs", "every_steps", "patience", "metric "):
+        assert f"evaluation.{key}" not in text
+    refused(attnrec("evaluate", trained.run, "--evaluation.patience", "3"), "error: --evaluation.patience: unknown key")
+
+
+def test_a_data_set_that_moved_is_named_with_data(attnrec, copy, tmp_path):
+    config = copy.run / "config.yaml"
+    config.write_text("\n".join("  path: moved" if "  path:" in line else line for line in config.read_text().splitlines()))
+    hint = f"The path stands in {config}, relative to the current directory; name the data set with --data DIR"
+    refused(attnrec("evaluate", copy.run), "moved: no such data set", hint)
+    done = attnrec("evaluate", copy.run, "--data", tmp_path / "none")
+    refused(done, "none: no such data set")
+    assert "The path stands in" not in done.err
+
+
 def test_a_directory_with_something_else_in_it(attnrec, shop, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     refused(attnrec("train", shop.run_yaml, "--run_dir", tmp_path, "--data", shop.data), "holds other files and no run")
