@@ -21,6 +21,8 @@ OVERRIDES = "--any.key VALUE overrides a key of the YAML file. All keys, with th
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 2 the user's mistake, 75 stopped on request, 1 a fault."""
+    # Threads that wait shall sleep: spinning ones make training many times slower on a machine that does anything else.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = make_parser()
     overrides, others = take_overrides(sys.argv[1:] if argv is None else argv)
     arguments, rest = parser.parse_known_args(others)
@@ -89,17 +91,30 @@ def make_parser() -> argparse.ArgumentParser:
     recommend.add_argument(
         "--histories",
         type=Path,
-        help="fresh histories instead of the data set's: CSV or Parquet with user, item, timestamp (unix s)",
+        help="fresh histories instead of the data set's: CSV, TSV or Parquet with the columns user, item, "
+        "timestamp (unix s) and, optionally, event (one of the data set's types)",
     )
     recommend.add_argument("--exclude", type=Path, help="a text file with one item id a line, never recommended")
-    recommend.add_argument("--new_only", action="store_true", help="leave out what the customer already has")
+    recommend.add_argument(
+        "--new_only", action="store_true", help="leave out what the customer already had among events of the predicted types"
+    )
     recommend.add_argument("--checkpoint", default="best", help="best, last, or a name (default: best)")
     recommend.add_argument("--data", help="the data set, instead of the run's data.path")
     recommend.add_argument("--show", type=int, default=0, metavar="N", help="print histories and lists of N customers as well")
 
     plot = _command(commands, "plot", "draw loss and metrics of a run to RUN_DIR/curves.png", plot_command)
     plot.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
+    for command in commands.choices.values():
+        command.usage = _usage(command)
     return parser
+
+
+def _usage(command: argparse.ArgumentParser) -> str:
+    """What must be given stands without brackets; for argparse all is optional, so that --help works without it."""
+    usage = command.format_usage().removeprefix("usage: ")
+    for required in ("CONFIG.yaml", "RUN_DIR", *(["--output OUTPUT"] if command.prog.endswith(" recommend") else [])):
+        usage = usage.replace(f"[{required}]", required)
+    return usage.strip()
 
 
 def _command(commands: Any, name: str, text: str, run: Callable[..., int], keys: Callable[..., str] | None = None) -> Any:
@@ -140,7 +155,10 @@ def prepare_command(arguments: argparse.Namespace, rest: list[str]) -> int:
         overrides["input.files"] = [str(Path(each).absolute()) for each in arguments.input]
     if arguments.output:
         overrides["output.dir"] = str(arguments.output)
-    config = build(PrepareConfig, apply_overrides(read_yaml(path), overrides), str(path))
+    tree = read_yaml(path)
+    if "columns" not in tree and {"data", "model"} <= tree.keys():
+        raise ConfigError(f"{path}: this is a run's YAML (it has data, model); type attnrec train {path}")
+    config = build(PrepareConfig, apply_overrides(tree, overrides), str(path), overrides)
     if arguments.print_config:
         print(to_yaml(config), end="")
         return ExitCode.DONE
@@ -159,7 +177,7 @@ def train_keys(arguments: argparse.Namespace) -> str:
 
     if arguments.config is not None:
         return "\n" + OVERRIDES + describe(run_config_class(read_yaml(arguments.config))) + "\n"
-    sections = [describe(RunConfig)]
+    sections = [describe(RunConfig), "The keys of each model and loss:"]
     for kind, registry in (("model", MODELS), ("loss", LOSSES)):
         sections += [f"{kind} {name}:\n{describe(entry.Config, f'{kind}.')}" for name, entry in registry.items()]
     return "\n" + OVERRIDES + "\n".join(sections) + "\n"
@@ -183,6 +201,8 @@ def train_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     except BaseException as error:
         if run_dir.locked:
             state: State = "user_error" if isinstance(error, UserError) else "fault"
+            if state == "user_error" and not _is_launched() and run_dir.discard():
+                raise  # a start that was refused leaves nothing; under a launcher status.json tells the outcome
             with contextlib.suppress(StorageError):  # on a full disk the first error is the one to tell
                 run_dir.write_status(state, int(run_dir.status()["step"]), str(error) or type(error).__name__)
         raise
@@ -205,17 +225,20 @@ def run_training(config: Any, run_dir: RunDir) -> int:
             run_dir.write_status("done", progress.step, progress.finished)
             run.say(f"done at step {progress.step}; next: attnrec evaluate {run_dir.path}")
     run.strategy.close()
-    launched = "LOCAL_RANK" in os.environ
-    return ExitCode.DONE if launched else code
+    return ExitCode.DONE if _is_launched() else code
+
+
+def _is_launched() -> bool:
+    return "LOCAL_RANK" in os.environ
 
 
 # evaluate
 
 
 def evaluation_keys(arguments: argparse.Namespace) -> str:
-    from attnrec_dist.evaluation.evaluate import EvaluationConfig
+    from attnrec_dist.evaluation.evaluate import MeasuringConfig
 
-    return "\n" + OVERRIDES + describe(EvaluationConfig, "evaluation.") + "\n"
+    return "\n" + OVERRIDES + describe(MeasuringConfig, "evaluation.") + "\n"
 
 
 def evaluate_command(arguments: argparse.Namespace, rest: list[str]) -> int:

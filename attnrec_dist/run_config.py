@@ -69,8 +69,10 @@ def _name_in(tree: dict[str, Any], section: str) -> str:
 def load_run_config(path: Path, overrides: dict[str, Any]) -> RunConfig:
     """The YAML file with overrides applied and checked. Relative `data.path`s are relative to the current directory."""
     tree = apply_overrides(read_yaml(path), overrides)
+    if "model" not in tree and {"input", "columns"} <= tree.keys():
+        raise ConfigError(f"{path}: this is a prepare YAML (it has input, columns); type attnrec prepare {path}")
     try:
         section = run_config_class(tree)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    return build(section, tree, str(path))
+    return build(section, tree, str(path), overrides)

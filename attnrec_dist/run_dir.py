@@ -7,6 +7,7 @@ lock             held by the job that trains                   index/          t
 
 from __future__ import annotations
 
+import difflib
 import fcntl
 import hashlib
 import json
@@ -30,14 +31,15 @@ class RunDir:
     def __init__(self, path: Path):
         self.path = path
         self._lock: IO[str] | None = None
+        self._is_new = False
 
     @classmethod
     def existing(cls, path: Path) -> RunDir:
         """Raises RunDirError when there is no run in `path`."""
         if not path.is_dir():
-            raise RunDirError(f"{path}: no such run directory; `attnrec train CONFIG.yaml --run_dir {path}` makes one")
+            raise RunDirError(f"{path}: {_instead_of_a_run(path)}")
         if not (path / "config.yaml").is_file():
-            raise RunDirError(f"{path}: holds no config.yaml, so it is no run directory of `attnrec train`")
+            raise RunDirError(f"{path}: holds no config.yaml, so it is no run directory of `attnrec train`{_what_it_is(path)}")
         return cls(path)
 
     @property
@@ -62,6 +64,7 @@ class RunDir:
             raise RunDirError(f"{self.path}: is a file; name a directory with --run_dir")
         if self.path.is_dir() and not self.config.exists() and not all(map(_left_by_create, self.path.iterdir())):
             raise RunDirError(f"{self.path}: holds other files and no run; name an empty or a new directory with --run_dir")
+        self._is_new = not self.path.exists()
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.checkpoints.mkdir(mode=0o700, exist_ok=True)
@@ -94,6 +97,21 @@ class RunDir:
         """Whether this process holds the directory."""
         return self._lock is not None
 
+    def discard(self) -> bool:
+        """Removes what `create` and `lock` made, where nothing else has come into it; whether it did."""
+        if not self._is_new or not self.locked:
+            return False
+        files = (self.path / "status.json", self.config, self.path / "lock")
+        folders = (self.checkpoints, self.index)
+        if set(self.path.iterdir()) - {*files, *folders} or any(any(folder.iterdir()) for folder in folders):
+            return False
+        for folder in folders:
+            folder.rmdir()
+        for file in files:
+            file.unlink(missing_ok=True)
+        self.path.rmdir()
+        return True
+
     def write_status(self, state: State, step: int, reason: str = "") -> None:
         write_whole(self.path / "status.json", json.dumps({"state": state, "step": step, "reason": reason}, indent=1) + "\n")
 
@@ -115,6 +133,33 @@ class RunDir:
             there = ", ".join(each.name for each in self.complete_checkpoints()) or "none"
             raise CheckpointError(f"{self.path}: no complete checkpoint {name!r}; complete ones: {there}")
         return path
+
+
+def _instead_of_a_run(path: Path) -> str:
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return f"is a YAML file; name the run directory that `attnrec train {path}` makes, such as runs/{path.stem}"
+    if path.exists():
+        return "is a file; name the directory of a run"
+    runs = {run.name: run for folder in (Path("runs"), path.parent) for run in _runs_in(folder)}
+    close = difflib.get_close_matches(path.name, runs, 1, 0.6)
+    hint = f"did you mean {runs[close[0]]}? " if close else ""
+    return f"no such run directory; {hint}`attnrec train CONFIG.yaml --run_dir {path}` makes one"
+
+
+def _what_it_is(path: Path) -> str:
+    runs = [run.name for run in _runs_in(path)]
+    if runs:
+        return f"; runs inside: {', '.join(runs[:10])}{', ...' if len(runs) > 10 else ''}; name one, such as {path / runs[0]}"
+    if (path / "manifest.json").is_file():
+        return "; it is a data set, as `attnrec prepare` writes them: name a run that was trained on it"
+    return ""
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(each for each in folder.iterdir() if (each / "config.yaml").is_file())
+    except OSError:
+        return []
 
 
 def _left_by_create(path: Path) -> bool:

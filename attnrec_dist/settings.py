@@ -10,21 +10,32 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from attnrec_dist.errors import ConfigError
 
 
 class Section(BaseModel):
-    """A block of keys in a YAML file; unknown keys and infinite numbers are refused, and instances are immutable."""
+    """A block of keys in a YAML file; unknown keys and infinite numbers are refused, and instances are immutable.
+
+    A text where a list of texts is wanted is a list of one.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_text_is_a_list(cls, tree: Any) -> Any:
+        if not isinstance(tree, dict):
+            return tree
+        lists = {name for name, field in cls.model_fields.items() if list[str] in _options(field.annotation)}
+        return {key: [value] if key in lists and isinstance(value, str) else value for key, value in tree.items()}
 
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -157,20 +168,33 @@ def apply_overrides(tree: dict[str, Any], overrides: dict[str, Any]) -> dict[str
     return result
 
 
-def build(section: type[SectionT], tree: dict[str, Any], where: str) -> SectionT:
-    """Validates a tree; every problem is told in one ConfigError, with its path and a suggestion."""
+def build(section: type[SectionT], tree: dict[str, Any], where: str, overrides: Iterable[str] = ()) -> SectionT:
+    """Validates a tree; every problem is told in one ConfigError, with its path and a suggestion.
+
+    Problems of the keys in `overrides` are told as those of options, all others as those of the file `where`.
+    """
     try:
         return section.model_validate(tree)
     except ValidationError as error:
-        problems = [_explain(section, problem) for problem in error.errors()]
-        raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems)) from None
+        problems = [_explain(section, problem, where, list(overrides)) for problem in error.errors()]
+        raise ConfigError("\n".join(problems)) from None
 
 
-def _explain(section: type[Section], problem: Any) -> str:
+def _explain(section: type[Section], problem: Any, where: str, overrides: list[str]) -> str:
     location = [part for part in problem["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
     path = ".".join(str(part) for part in location)
+    is_unknown = problem["type"] == "extra_forbidden"
+    for option in overrides:
+        if is_unknown and option.startswith(f"{path}."):  # the section of the option is unknown already
+            path = option
+        if path == option or path.startswith(f"{option}."):
+            return f"--{_what_is_wrong(section, problem, path, '--')}"
+    return f"{where}: {_what_is_wrong(section, problem, path)}"
+
+
+def _what_is_wrong(section: type[Section], problem: Any, path: str, dashes: str = "") -> str:
     if problem["type"] == "extra_forbidden":
-        return f"{path}: unknown key{_did_you_mean(section, path)}"
+        return f"{path}: unknown key{_did_you_mean(section, path, dashes)}"
     if problem["type"] == "missing":
         return f"{path}: this key is required"
     message = problem["msg"].removeprefix("Value error, ")
@@ -180,18 +204,21 @@ def _explain(section: type[Section], problem: Any) -> str:
     return f"{path}: {message}{shown}" if path else message
 
 
-def _did_you_mean(section: type[Section], path: str) -> str:
+def _did_you_mean(section: type[Section], path: str, dashes: str) -> str:
+    """The same key of another section, else the nearest one of its own, else the nearest of all."""
     known = [key for key, _ in iterate_keys(section)]
     leaf = path.rsplit(".", 1)[-1]
     parent = path.rpartition(".")[0]
     siblings = [key for key in known if key.rpartition(".")[0] == parent]
-    close = difflib.get_close_matches(path, siblings, 1, 0.6)
     leaves = {key.rsplit(".", 1)[-1]: key for key in reversed(known)}
+    names = [key.rsplit(".", 1)[-1] for key in siblings]
+    prefix = f"{parent}." if parent else ""
+    close = [leaves[leaf]] if leaf in leaves else []
+    close = close or [prefix + name for name in difflib.get_close_matches(leaf, names, 1, 0.6)]
     close = close or [leaves[name] for name in difflib.get_close_matches(leaf, leaves, 1, 0.7)]
     close = close or difflib.get_close_matches(path, known, 1, 0.6)
     if close:
-        return f"; did you mean {close[0]}?"
-    names = [key.rsplit(".", 1)[-1] for key in siblings]
+        return f"; did you mean {dashes}{close[0]}?"
     return f"; known here: {', '.join(names)}" if names else ""
 
 
@@ -206,21 +233,22 @@ def iterate_keys(section: type[Section], prefix: str = "") -> Iterator[tuple[str
 
 
 def _section_in(annotation: Any) -> type[Section] | None:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
+    sections = [each for each in _options(annotation) if isinstance(each, type) and issubclass(each, Section)]
+    return sections[0] if sections else None
+
+
+def _options(annotation: Any) -> tuple[Any, ...]:
+    """The types of a union, or the one type."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        for option in typing.get_args(annotation):
-            inner = _section_in(option)
-            if inner is not None:
-                return inner
-    return None
+        return typing.get_args(annotation)
+    return (annotation,)
 
 
 def describe(section: type[Section], prefix: str = "") -> str:
     """One line a key: name, type, default, meaning; what `--help` prints."""
     lines = []
     for key, field in iterate_keys(section, prefix):
-        if _section_in(field.annotation) is not None:
+        if field.annotation is Any or _section_in(field.annotation) is not None:
             lines.append(f"{key}:" + (f"  {field.description}" if field.description else ""))
             continue
         default = "required" if field.is_required() else f"default {_shown(field.get_default(call_default_factory=True))}"
@@ -244,6 +272,8 @@ def _type_name(annotation: Any) -> str:
     if origin in (list, dict, tuple):
         inner = ", ".join(_type_name(argument) for argument in arguments)
         return f"{origin.__name__}[{inner}]"
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return "/".join(annotation.model_fields)
     words = {str: "text", int: "integer", float: "number", bool: "true|false"}
     return words.get(annotation, str(annotation))
 

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 from attnrec_dist.data.views import Part, find_views
 from attnrec_dist.engine.strategy import Strategy
 from attnrec_dist.errors import ConfigError, StorageError
-from attnrec_dist.evaluation.evaluate import EvaluationConfig, Tested, evaluate_beside_baselines
+from attnrec_dist.evaluation.evaluate import MeasuringConfig, Tested, evaluate_beside_baselines
 from attnrec_dist.evaluation.report import report, styled, to_json
 from attnrec_dist.inference.load import load_model
 from attnrec_dist.run_dir import write_whole
-from attnrec_dist.settings import apply_overrides, build
+from attnrec_dist.settings import Section, apply_overrides, build
 
 TIMEOUT_SECONDS = 1800.0
 SHOWN = ("recall@10", "ndcg@10")
@@ -49,12 +49,20 @@ def evaluate_run(run_dir: Path, request: Request, overrides: dict[str, Any]) -> 
     return tested
 
 
-def evaluation_config(tree: dict[str, Any], overrides: dict[str, Any], where: str) -> EvaluationConfig:
-    """The run's own section, with overrides such as --evaluation.threads; other sections are not to be changed here."""
+class _Keys(Section):
+    evaluation: MeasuringConfig
+
+
+def evaluation_config(tree: dict[str, Any], overrides: dict[str, Any], where: str) -> MeasuringConfig:
+    """What the run's own section says of measuring, with overrides such as --evaluation.threads.
+
+    When training validates and what it chooses by is not asked here, and other sections are not to be changed.
+    """
     for key in overrides:
         if not key.startswith("evaluation."):
             raise ConfigError(f"--{key}: only evaluation.* keys may be overridden here; attnrec evaluate --help lists them")
-    return build(EvaluationConfig, apply_overrides(tree, overrides).get("evaluation", {}), f"{where}: evaluation")
+    kept = {key: value for key, value in tree.get("evaluation", {}).items() if key in MeasuringConfig.model_fields}
+    return build(_Keys, apply_overrides({"evaluation": kept}, overrides), where, overrides).evaluation
 
 
 def tell(tested: Tested, checkpoint: str, request: Request, data: Any) -> None:

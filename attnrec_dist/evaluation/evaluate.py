@@ -39,13 +39,9 @@ NEWCOMERS_GET = ("trend", "popularity")  # what customers without history are sh
 Scorer = Callable[[ViewBatch], Tensor]
 
 
-class EvaluationConfig(Section):
-    every_epochs: float = Field(1.0, gt=0, description="epochs between validations")
-    every_steps: int | None = Field(None, ge=1, description="steps between validations, instead of every_epochs")
-    metric: str = Field(
-        "next_basket/all/ndcg@10", description="protocol/policy/metric on validation that chooses the best checkpoint"
-    )
-    patience: int | None = Field(None, ge=1, description="validations without gain that end the training; null: never")
+class MeasuringConfig(Section):
+    """What is measured, and how: all that `attnrec evaluate` asks."""
+
     metrics: list[str] = Field(
         ["recall@10", "ndcg@10", "hr@10", "mrr@10", "capped_recall@10"],
         min_length=1,
@@ -65,6 +61,17 @@ class EvaluationConfig(Section):
             except ConfigError as error:  # pydantic adds the key's path to a ValueError only
                 raise ValueError(str(error)) from None
         return names
+
+
+class EvaluationConfig(MeasuringConfig):
+    """The `evaluation` section of a run: when to validate as well, and what the result decides."""
+
+    every_epochs: float = Field(1.0, gt=0, description="epochs between validations")
+    every_steps: int | None = Field(None, ge=1, description="steps between validations, instead of every_epochs")
+    metric: str = Field(
+        "next_basket/all/ndcg@10", description="protocol/policy/metric on validation that chooses the best checkpoint"
+    )
+    patience: int | None = Field(None, ge=1, description="validations without gain that end the training; null: never")
 
     @model_validator(mode="after")
     def _measures_what_it_chooses_by(self) -> EvaluationConfig:
@@ -99,7 +106,7 @@ class Measured:
         }
 
 
-def evaluate(model: nn.Module, views: Views, config: EvaluationConfig, world: World) -> Measured:
+def evaluate(model: nn.Module, views: Views, config: MeasuringConfig, world: World) -> Measured:
     """Measures a model on all ranks together; the result is the same on each of them, and for any number of them."""
     was_training = model.training
     model.eval()
@@ -136,7 +143,7 @@ class Tested:
 
 
 def evaluate_beside_baselines(
-    name: str, model: nn.Module, views: Views, newcomers: Views, config: EvaluationConfig, world: World
+    name: str, model: nn.Module, views: Views, newcomers: Views, config: MeasuringConfig, world: World
 ) -> Tested:
     """The model and every baseline on the same views, compared customer by customer; newcomers get the trend, told apart."""
     events = (Events(*piece) for piece in known_events(views))
@@ -170,7 +177,7 @@ def baseline_scorer(name: str, statistics: Statistics) -> Scorer:
     return scorer
 
 
-def measure(scorer: Scorer, views: Views, config: EvaluationConfig, world: World) -> Measured:
+def measure(scorer: Scorer, views: Views, config: MeasuringConfig, world: World) -> Measured:
     """Ranks the catalogue for this rank's micro-batches, gathers the integers, and computes every view's values."""
     num_items = views.data.manifest.num_items
     shown = np.zeros(num_items, np.int64)

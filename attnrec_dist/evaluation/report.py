@@ -30,7 +30,8 @@ Values = dict[str, dict[str, np.ndarray]]  # {row: {column: float64 [views]}}
 
 LEGEND = (
     "* the best of its column. Means over customers with a relevant item; cold: not in the catalogue, always missed.",
-    "New items: those of the history are neither ranked nor relevant. Recall = hits / relevant items.",
+    "New items: what the customer already had among events of the predicted types is neither ranked nor relevant.",
+    "Recall = hits / relevant items.",
     "Rank = number of items not scored below the target: ties and NaN count against a recommender.",
 )
 TITLES = {"next_basket": "next basket", "period": "whole period", "all": "all items", "new": "new items"}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import difflib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from attnrec_dist.data.windows import target_codes
 from attnrec_dist.errors import InputError
 
 COLUMNS = ("user", "item", "timestamp")
+EVENT = "event"  # the column that may be left out
 CUSTOMERS_READ = 4096
 
 
@@ -28,7 +30,7 @@ class CustomerHistories:
     names: list[str]  # [B] raw ids
     users: np.ndarray  # int64 [B] index in the data set, -1 for unknown customers
     row: np.ndarray  # int64 [S] ascending
-    items: np.ndarray  # int64 [S]
+    items: np.ndarray  # int64 [S] index in the catalogue; -1, and those above it, are unknown to a model
     times: np.ndarray  # int64 [S] unix seconds
     columns: dict[str, np.ndarray]  # {"event": int8 [S], numeric columns: float32 [S]}
 
@@ -74,17 +76,24 @@ def stored_histories(data: DataSet, names: list[str] | None) -> Iterator[Custome
             np.repeat(np.flatnonzero(known), np.diff(rows.offsets)),
             rows.items.astype(np.int64),
             rows.times,
-            {"event": rows.events, **rows.numeric},
+            {EVENT: rows.events, **rows.numeric},
         )
-        yield histories.known_only(data.manifest.num_items)
+        yield histories
 
 
-def read_histories(path: Path, data: DataSet, config: DataConfig) -> CustomerHistories:
-    """Fresh histories from a CSV, TSV or Parquet file: columns user, item, timestamp (unix seconds) and, optionally, event."""
+def read_histories(
+    path: Path, data: DataSet, config: DataConfig, say: Callable[[str], None] = lambda _: None
+) -> CustomerHistories:
+    """Fresh histories from a CSV, TSV or Parquet file: columns user, item, timestamp (unix seconds) and, optionally, event.
+
+    `say` is told what was assumed: of a file without event types, and of columns that are not read.
+    """
     table = _read_table(path)
-    missing = [name for name in COLUMNS if name not in table.column_names]
-    if missing:
-        raise InputError(f"{path}: lacks the column {', '.join(missing)}; it has {', '.join(table.column_names)}")
+    _check_columns(path, table.column_names, say)
+    types = data.manifest.event_types
+    if EVENT not in table.column_names and len(types) > 1:
+        assumed = types[event_codes(None, 1, data, config, str(path))[0]]
+        say(f"{path}: lacks the column {EVENT}, so all rows count as {assumed}; add it ({', '.join(types)}) if they are not")
     try:
         times = table["timestamp"].cast(pa.int64()).to_numpy()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -94,10 +103,10 @@ def read_histories(path: Path, data: DataSet, config: DataConfig) -> CustomerHis
     user_ids = np.array(table["user"].cast(pa.string()).to_pylist(), dtype=object)
     items = data.item_index(table["item"].cast(pa.string()).to_pylist())
     names, row = np.unique(user_ids, return_inverse=True)
-    events = table["event"].cast(pa.string()).to_pylist() if "event" in table.column_names else None
-    columns = {"event": event_codes(events, len(table), data, config, f"{path}: column event")}
+    events = table[EVENT].cast(pa.string()).to_pylist() if EVENT in table.column_names else None
+    columns = {EVENT: event_codes(events, len(table), data, config, f"{path}: column {EVENT}")}
     order = np.lexsort((items, times, row))
-    histories = CustomerHistories(
+    return CustomerHistories(
         [str(name) for name in names],
         data.user_index([str(name) for name in names]),
         row[order],
@@ -105,7 +114,20 @@ def read_histories(path: Path, data: DataSet, config: DataConfig) -> CustomerHis
         times[order],
         {name: column[order] for name, column in columns.items()},
     )
-    return histories.known_only(data.manifest.num_items)
+
+
+def _check_columns(path: Path, there: list[str], say: Callable[[str], None]) -> None:
+    """Raises InputError where a column lacks or looks misspelt; the other ones that are not read are only told."""
+    missing = [name for name in COLUMNS if name not in there]
+    unused = [name for name in there if name not in (*COLUMNS, EVENT)]
+    for absent in [name for name in (*COLUMNS, EVENT) if name not in there]:
+        near = [name for name in unused if difflib.SequenceMatcher(None, absent, name.lower()).ratio() >= 0.66]
+        if near:
+            raise InputError(f"{path}: column {near[0]!r} is unknown; did you mean {absent}? Rename it, or leave it out")
+    if missing:
+        raise InputError(f"{path}: lacks the column {', '.join(missing)}; it has {', '.join(there)}")
+    if unused:
+        say(f"{path}: not used: {', '.join(unused)}")
 
 
 def event_codes(events: Sequence[str | None] | None, count: int, data: DataSet, config: DataConfig, where: str) -> np.ndarray:
@@ -124,7 +146,7 @@ def _read_table(path: Path) -> pa.Table:
     try:
         if path.suffix == ".parquet":
             return pq.read_table(path)
-        text = {name: pa.string() for name in ("user", "item", "event")}
+        text = {name: pa.string() for name in ("user", "item", EVENT)}
         delimiter = "\t" if path.suffix == ".tsv" else ","
         return pa_csv.read_csv(
             path,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from attnrec_dist.batch import DataSpec, SequenceBatch
 from attnrec_dist.data.config import DataConfig
 from attnrec_dist.data.shards import DataSet
-from attnrec_dist.errors import CheckpointError, RunDirError
+from attnrec_dist.errors import CheckpointError, DataError, RunDirError
 from attnrec_dist.models import build_model, model_config_class
 from attnrec_dist.run_dir import MARKER, RunDir, read_weights
 from attnrec_dist.settings import build, read_yaml
@@ -44,7 +44,13 @@ def load_model(path: Path, checkpoint: str = "best", data: str | None = None, de
         raise RunDirError(f"{where}: lacks the sections data and model, so it is no run of `attnrec train`")
     config = build(DataConfig, {**tree["data"], **({"path": data} if data else {})}, where)
     model_config = build(model_config_class(tree["model"].get("name")), tree["model"], where)
-    data_set = DataSet.open(Path(config.path), verify=False)
+    try:
+        data_set = DataSet.open(Path(config.path), verify=False)
+    except DataError as error:
+        if data or Path(config.path).exists():
+            raise
+        relative = "" if Path(config.path).is_absolute() else "relative to the current directory; "
+        raise DataError(f"{error}. The path stands in {where}, {relative}name the data set with --data DIR") from None
     folder = run_dir.checkpoint(checkpoint)
     trained_on = read_marker(folder).get("data fingerprint")
     if trained_on != data_set.manifest.fingerprint:

@@ -6,7 +6,8 @@ trend (what was bought in the last days of the log) and are marked so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,10 @@ class Recommender:
         one before, the last at the end of the log. `events` are the event types; without them all are of the first type that
         the model predicts. Items that the model does not know are left out; where none is left, the list is the trend.
         """
+        if top_k < 1:
+            raise ConfigError(f"top_k {top_k}: at least 1 is needed")
+        for name, ids in (("history", history), ("exclude", exclude)):
+            _require_texts(name, ids)
         for name, given in (("times", times), ("events", events)):
             if given is not None and len(given) != len(history):
                 raise ConfigError(f"{name} has {len(given)} entries, history {len(history)}: give one for each item")
@@ -204,8 +209,55 @@ def load(run_dir: str | Path, checkpoint: str = "best", data: str | None = None)
     return Recommender(load_model(Path(run_dir), checkpoint, data))
 
 
+def _require_texts(name: str, ids: Sequence[str]) -> None:
+    wrong = [each for each in ids if not isinstance(each, str)]
+    if isinstance(ids, str) or wrong:
+        given = repr(ids if isinstance(ids, str) else wrong[0])
+        raise ConfigError(f"{name}: item ids are texts in a list, such as ['85123A', '71053']; got {given}")
+
+
+@dataclass
+class Tally:
+    """What was written, counted."""
+
+    customers: int = 0
+    on_trend: int = 0  # customers without any known event
+    lengths: set[int] = field(default_factory=set)  # of the lists
+    events: int = 0
+    unknown_events: int = 0  # of items that the model does not know
+
+    def add(self, histories: CustomerHistories, known: CustomerHistories, lists: list[list[Recommendation]]) -> None:
+        self.customers += len(lists)
+        self.on_trend += len(lists) - len(np.unique(known.row))
+        self.lengths |= {len(each) for each in lists}
+        self.events += len(histories.items)
+        self.unknown_events += len(histories.items) - len(known.items)
+
+    def __str__(self) -> str:
+        """
+        >>> print(Tally(customers=1, on_trend=1, lengths={10}, events=1, unknown_events=1))
+        1 customer, 10 items; 1 without known history got the trend; 1 of 1 history item is unknown to the model
+        """
+        low, high = min(self.lengths, default=0), max(self.lengths, default=0)
+        items = _counted(high, "item") if low == high else f"{low} to {high} items"
+        parts = [f"{_counted(self.customers, 'customer')}, {items}{' each' if self.customers > 1 else ''}"]
+        if self.on_trend:
+            parts.append(f"{self.on_trend:,} without known history got the trend")
+        if self.unknown_events:
+            verb = "is" if self.unknown_events == 1 else "are"
+            parts.append(f"{self.unknown_events:,} of {_counted(self.events, 'history item')} {verb} unknown to the model")
+        return "; ".join(parts)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def write_recommendations(run_dir: Path, output: Path, request: Request) -> None:
-    """`attnrec recommend`: a Parquet file with user, rank, item, title, score and source; whole or absent."""
+    """`attnrec recommend`: a Parquet file with user, rank, item, title, score and source; whole or absent.
+
+    Lists that are to be shown go to stdout, what was assumed and counted to stderr.
+    """
     if request.top_k < 1:
         raise ConfigError(f"--top_k {request.top_k}: at least 1 is needed")
     if output.is_dir():
@@ -226,31 +278,36 @@ def write_recommendations(run_dir: Path, output: Path, request: Request) -> None
             "shares": pa.map_(pa.string(), pa.float32()),
         }
     )
-    customers = 0
+    tally = Tally()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with pq.ParquetWriter(partial, schema) as writer:
-            for histories in wanted_histories(recommender.trained, request):
-                lists = [best for some in recommender.lists(histories, request.top_k, barred, request.new_only) for best in some]
-                writer.write_table(_as_table(histories.names, lists, schema))
-                for place in range(min(len(lists), request.show - customers)):
-                    print(described(histories.names[place], histories.part(place, place + 1), data, lists[place][:5]))
-                customers += len(lists)
+            for histories in wanted_histories(recommender.trained, request, say):
+                known = histories.known_only(recommender.num_items)
+                lists = [best for some in recommender.lists(known, request.top_k, barred, request.new_only) for best in some]
+                writer.write_table(_as_table(known.names, lists, schema))
+                for place in range(min(len(lists), request.show - tally.customers)):
+                    print(described(known.names[place], known.part(place, place + 1), data, lists[place][:5]))
+                tally.add(histories, known, lists)
         partial.replace(output)
     except OSError as error:
         raise StorageError.of(error, f"writing {output}") from None
     finally:
         partial.unlink(missing_ok=True)
-    print(f"{output}: {customers} customers, {request.top_k} items each at most")
+    say(f"{output}: {tally}")
 
 
-def wanted_histories(trained: TrainedModel, request: Request) -> Iterable[CustomerHistories]:
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def wanted_histories(trained: TrainedModel, request: Request, say: Callable[[str], None]) -> Iterable[CustomerHistories]:
     """The histories that were asked for, piece by piece."""
     users = request.users
     if request.users_file:
         users = (users or []) + read_lines(request.users_file, "--users_file")
     if request.histories:
-        histories = read_histories(request.histories, trained.data, trained.config)
+        histories = read_histories(request.histories, trained.data, trained.config, say)
         return [histories if users is None else histories.of(users)]
     return stored_histories(trained.data, users)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from attnrec_dist.settings import Section
 
@@ -15,12 +15,8 @@ RESERVED_ITEM_COLUMNS = ("index", "id", "count")
 MAX_EVENT_TYPES = 127  # an event type is stored as a signed byte
 
 
-def _one_or_many(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
 class InputSection(Section):
-    files: Annotated[list[str], BeforeValidator(_one_or_many)] = Field(
+    files: list[str] = Field(
         min_length=1,
         description="raw log: a path or a list of paths; * and ? match many. Relative paths start at the YAML file's directory",
     )

@@ -94,10 +94,21 @@ def require_columns(sources: list[Source], wanted: dict[str, str]) -> None:
             if column not in known:
                 close = difflib.get_close_matches(column.lower(), [name.lower() for name in known], 1, 0.6)
                 similar = [name for name in known if name.lower() in close]
-                hint = f"did you mean {similar[0]}? " if similar else ""
+                hint = _other_delimiter(source, key.split(".")[0]) or (f"did you mean {similar[0]}? " if similar else "")
                 raise InputError(
                     f"{source.files[0]}: no column {column!r}, which {key} names; {hint}the columns there: {', '.join(known)}"
                 )
+
+
+def _other_delimiter(source: Source, section: str) -> str:
+    """What to set where a header of one column holds what other files separate columns with."""
+    if source.kind == "parquet" or len(source.columns) > 1:
+        return ""
+    written = {";": "';'", "|": "'|'", "\t": '"\\t"', ",": "','"}
+    found = [delimiter for delimiter in written if delimiter in source.columns[0][0]]
+    if not found:
+        return ""
+    return f"set {'items' if section == 'items' else 'input'}.delimiter: {written[found[0]]}; "
 
 
 def _kind(path: Path, kind: str) -> str:

@@ -11,6 +11,7 @@ from attnrec_dist.prepare.cleaning import REASONS, UNUSABLE, number_columns, off
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.reading import Source
 
+USUAL_TIMES = (int(datetime(1990, 1, 1, tzinfo=UTC).timestamp()), int(datetime(2101, 1, 1, tzinfo=UTC).timestamp()))
 READ, KEPT = "rows read", "events kept"
 
 _HINTS = {
@@ -43,6 +44,10 @@ def summary(manifest: Manifest) -> str:
     ]
     if manifest.split.train_end is not None and manifest.split.valid_end is not None:
         lines.append(f"  validation from {day(manifest.split.train_end)}, test from {day(manifest.split.valid_end)} (UTC)")
+    if manifest.start_time < USUAL_TIMES[0] or manifest.end_time >= USUAL_TIMES[1]:
+        lines.append(
+            "  warning: times before 1990 or after 2100: is columns.timestamp the right column, and columns.timestamp.unit right?"
+        )
     return "\n".join(lines)
 
 

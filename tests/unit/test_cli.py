@@ -59,6 +59,20 @@ def test_help_documents_every_key(attnrec, shop):
     assert attnrec("train", shop.run_yaml, "--help").out.count("--model.width") == 1
 
 
+def test_what_must_be_given_does_not_look_optional(attnrec):
+    for command, required in {"train": ["CONFIG.yaml"], "plot": ["RUN_DIR"], "recommend": ["--output OUTPUT", "RUN_DIR"]}.items():
+        usage = attnrec(command, "--help").out.partition("\n\n")[0]
+        for each in required:
+            assert each in usage
+            assert f"[{each}]" not in usage
+    assert "[--output OUTPUT]" in attnrec("evaluate", "--help").out
+
+
+def test_a_yaml_of_the_other_kind_is_told_where_it_belongs(attnrec, shop):
+    refused(attnrec("train", shop.prepare_yaml), "this is a prepare YAML", f"type attnrec prepare {shop.prepare_yaml}")
+    refused(attnrec("prepare", shop.run_yaml), "this is a run's YAML", f"type attnrec train {shop.run_yaml}")
+
+
 def test_no_command_is_a_question(attnrec):
     assert attnrec().code == 0
     assert "usage: attnrec" in attnrec().out
@@ -133,8 +147,8 @@ def refused(done, *parts: str) -> None:
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        (["--train.sead", "1"], ["run.yaml: train.sead: unknown key; did you mean train.seed?"]),
-        (["--sead", "1"], ["sead: unknown key; did you mean train.seed?"]),
+        (["--train.sead", "1"], ["error: --train.sead: unknown key; did you mean --train.seed?"]),
+        (["--sead", "1"], ["error: --sead: unknown key; did you mean --train.seed?"]),
         (["--model.name", "sasrek"], ["model.name", "did you mean sasrec"]),
         (["--train.seed", "many"], ["train.seed: input should be a valid integer", "(got 'many')"]),
         (["--train.max_epochs", "null"], ["train.max_epochs and train.max_steps are both null", "set one"]),
@@ -262,6 +276,34 @@ def test_a_first_try_that_failed_does_not_stand_in_the_way(attnrec, shop, tmp_pa
     refused(train(attnrec, *here, "--data.target_events", "[sell]"), "sell is not in the data set")
     assert train(attnrec, *here, "--data.target_events", "[buy]").code == 0
     refused(train(attnrec, *here), "data.target_events: was ['buy'], now None")
+
+
+def test_a_refused_start_leaves_no_run_directory(attnrec, shop, tmp_path):
+    refused(attnrec("train", shop.run_yaml, "--run_dir", tmp_path / "run", "--data", tmp_path / "none"), "no such data set")
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluate_measures_what_it_is_asked(attnrec, trained, tmp_path):
+    done = attnrec("evaluate", trained.run, "--evaluation.metrics", "[ndcg@5]", "--output", tmp_path / "figures.json")
+    assert done.code == 0, done.err
+    figures = json.loads((tmp_path / "figures.json").read_text())["customers"]["values"]["sasrec"]
+    assert "next_basket/all/ndcg@5" in figures
+    assert all(name.endswith("/ndcg@5") for name in figures)
+    text = attnrec("evaluate", "--help").out
+    assert "--evaluation.metrics" in text
+    for key in ("every_epochs", "every_steps", "patience", "metric "):
+        assert f"evaluation.{key}" not in text
+    refused(attnrec("evaluate", trained.run, "--evaluation.patience", "3"), "error: --evaluation.patience: unknown key")
+
+
+def test_a_data_set_that_moved_is_named_with_data(attnrec, copy, tmp_path):
+    config = copy.run / "config.yaml"
+    config.write_text("\n".join("  path: moved" if "  path:" in line else line for line in config.read_text().splitlines()))
+    hint = f"The path stands in {config}, relative to the current directory; name the data set with --data DIR"
+    refused(attnrec("evaluate", copy.run), "moved: no such data set", hint)
+    done = attnrec("evaluate", copy.run, "--data", tmp_path / "none")
+    refused(done, "none: no such data set")
+    assert "The path stands in" not in done.err
 
 
 def test_a_directory_with_something_else_in_it(attnrec, shop, tmp_path):

@@ -14,6 +14,8 @@ from prepare_helpers import config_of, run, write_csv
 
 from attnrec_dist.errors import AttnrecError, ConfigError, InputError, StorageError
 from attnrec_dist.prepare.pipeline import prepare
+from attnrec_dist.prepare.report import summary
+from attnrec_dist.settings import parse_yaml
 
 GOOD = [{"user": f"u{k % 7}", "item": f"i{k % 5}", "time": str(1000 + k), "event": "view", "quantity": "1"} for k in range(40)]
 ALL = {"train": 1, "validation": 0, "test": 0}
@@ -38,6 +40,26 @@ def test_a_missing_column_is_named_with_those_that_are_there(tmp_path):
     file = write_csv(tmp_path / "log.csv", GOOD)
     message = message_of(tmp_path, [file], columns={"item": "Items"})
     has(message, str(file), "'Items'", "columns.item", "did you mean item?", "user, item, time, event, quantity")
+
+
+@pytest.mark.parametrize(("delimiter", "written"), [(";", "';'"), ("|", "'|'"), ("\t", '"\\t"')])
+def test_another_delimiter_is_seen_in_the_header(tmp_path, delimiter, written):
+    file = tmp_path / "log.csv"
+    file.write_text("\n".join(delimiter.join(line) for line in (GOOD[0], *(row.values() for row in GOOD))) + "\n")
+    has(message_of(tmp_path, [file]), "no column 'user'", f"set input.delimiter: {written}")
+    assert parse_yaml(written, "t") == delimiter
+    run([file], tmp_path / "data", input={"files": [str(file)], "delimiter": delimiter}, split=ALL)
+    file.write_text(f"user{delimiter}item\na{delimiter}b\n")
+    has(message_of(tmp_path / "b", [file]), f"set input.delimiter: {written}")
+    file.write_text("users\n1\n")
+    assert "input.delimiter" not in message_of(tmp_path / "b", [file])
+
+
+def test_unusual_times_are_warned_of(tmp_path):
+    for first, unusual in {600_000_000: True, 1_300_000_000: False, 4_200_000_000: True}.items():
+        log = [{**row, "time": str(first + place)} for place, row in enumerate(GOOD)]
+        data = run([write_csv(tmp_path / "log.csv", log)], tmp_path / f"{first}", split=ALL)
+        assert ("is columns.timestamp the right column" in summary(data.manifest)) == unusual
 
 
 def test_one_of_two_files_lacks_the_column(tmp_path):

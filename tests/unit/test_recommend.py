@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import doctest
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -15,6 +16,7 @@ from attnrec_dist import load
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.errors import ConfigError, InputError
 from attnrec_dist.inference import histories as histories_module
+from attnrec_dist.inference import recommend as recommend_module
 from attnrec_dist.inference.histories import stored_histories
 
 
@@ -155,7 +157,7 @@ def test_histories_are_read_piece_by_piece(trained, monkeypatch):
     names = data.users()["id"].to_pylist()
     for wanted in (None, ["stranger", *names[::-1]]):
         asked.clear()
-        pieces = list(stored_histories(data, wanted))
+        pieces = [piece.known_only(data.manifest.num_items) for piece in stored_histories(data, wanted)]
         assert max(asked) <= 7
         assert [name for piece in pieces for name in piece.names] == (wanted or names)
         found = [
@@ -172,6 +174,8 @@ def test_histories_are_read_piece_by_piece(trained, monkeypatch):
     ("content", "message"),
     [
         ("user,item\na,b\n", "lacks the column timestamp; it has user, item"),
+        ("user,item,timestamp,evnt\na,b,1,buy\n", "column 'evnt' is unknown; did you mean event?"),
+        ("user,item,Time_stamp\na,b,1\n", "column 'Time_stamp' is unknown; did you mean timestamp?"),
         ("user,item,timestamp\na,b,yesterday\n", "column timestamp must hold unix seconds"),
         ("user,item,timestamp\na,b,\nb,c,3\n", "rows without a user or a timestamp"),
         ("user,item,timestamp,event\na,b,1,sell\n", "column event holds sell; the data set knows view, buy"),
@@ -196,3 +200,33 @@ def test_parquet_and_tabs_are_read_too(trained, recommender, attnrec, tmp_path):
         assert done.code == 0, done.err
         items = [row["item"] for row in rows_of(tmp_path / "o.parquet")["a"]]
         assert items == [each.item for each in recommender.recommend(["item-1", "item-2"], events=events)]
+
+
+def test_what_was_assumed_and_counted_is_told(trained, recommender, attnrec, tmp_path):
+    out, fresh = tmp_path / "o.parquet", tmp_path / "fresh.csv"
+    fresh.write_text("user,item,timestamp,price\na,item-1,1,2\na,unheard-of,2,2\nb,unheard-of,3,2\n")
+    done = attnrec("recommend", trained.run, "--output", out, "--histories", fresh, "--top_k", 10_000)
+    assert done.out == ""
+    assert done.err.splitlines() == [
+        f"{fresh}: not used: price",
+        f"{fresh}: lacks the column event, so all rows count as view; add it (view, buy) if they are not",
+        f"{out}: 2 customers, {recommender.num_items} items each; 1 without known history got the trend; "
+        "2 of 3 history items are unknown to the model",
+    ]
+    fresh.write_text("user,item,timestamp,event\na,item-1,1,buy\n")
+    done = attnrec("recommend", trained.run, "--output", out, "--histories", fresh, "--top_k", 3)
+    assert done.err == f"{out}: 1 customer, 3 items\n"
+
+
+def test_the_tally_reads_as_its_example():
+    assert doctest.testmod(recommend_module).failed == 0
+
+
+def test_python_refuses_what_the_command_refuses(recommender):
+    with pytest.raises(ConfigError, match="top_k 0: at least 1 is needed"):
+        recommender.recommend(["item-1"], top_k=0)
+    for wrong in ([1, 2], "item-1", [None], np.arange(3)):
+        with pytest.raises(ConfigError, match="history: item ids are texts in a list"):
+            recommender.recommend(wrong)
+    with pytest.raises(ConfigError, match="exclude: item ids are texts in a list"):
+        recommender.recommend(["item-1"], exclude=[3])

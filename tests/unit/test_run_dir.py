@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,53 @@ def test_what_is_no_run_is_left_alone(tmp_path):
         RunDir.existing(tmp_path / "nowhere")
     with pytest.raises(RunDirError, match=r"holds no config.yaml"):
         RunDir.existing(tmp_path)
+
+
+def test_what_is_named_instead_of_a_run_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/my-model", "runs/other", "mine/my-modal"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.yaml").touch()
+    (tmp_path / "shop.yaml").touch()
+    (tmp_path / "notes").touch()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "manifest.json").touch()
+    for name, message in {
+        "my-model": "no such run directory; did you mean runs/my-model? `attnrec train",
+        "mine/my-modal2": "did you mean mine/my-modal?",
+        "runs/zzz": "runs/zzz: no such run directory; `attnrec train",
+        "runs": "runs inside: my-model, other; name one, such as runs/my-model",
+        "data": "it is a data set",
+        "notes": "is a file; name the directory of a run",
+        "shop.yaml": "is a YAML file; name the run directory that `attnrec train shop.yaml` makes, such as runs/shop",
+    }.items():
+        with pytest.raises(RunDirError) as caught:
+            RunDir.existing(Path(name))
+        assert message in str(caught.value)
+
+
+def test_only_a_new_directory_without_anything_of_worth_is_discarded(tmp_path):
+    def claimed(name: str) -> RunDir:
+        run = RunDir(tmp_path / name)
+        run.create()
+        run.lock()
+        write_whole(run.config, "a: 1")
+        run.write_status("running", 0)
+        return run
+
+    assert claimed("new").discard()
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "old").mkdir()
+    assert not claimed("old").discard()
+    kept = {"metrics.jsonl": "used", "checkpoints/step-00000001": "trained", "index/rows": "indexed"}
+    for file, name in kept.items():
+        run = claimed(name)
+        (run.path / file).touch()
+        assert not run.discard()
+        assert {path.name for path in run.path.iterdir()} >= {"config.yaml", "status.json", "lock", file.split("/")[0]}
+    unlocked = RunDir(tmp_path / "unlocked")
+    unlocked.create()
+    assert not unlocked.discard()
 
 
 def test_a_start_that_was_killed_before_its_config_can_be_repeated(tmp_path):
