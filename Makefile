@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CORE := $(VENV)/.core-installed
 DEV := $(VENV)/.dev-installed
 DATA := data/quickstart
-RUN := runs/quickstart-sasrec
+RUN := runs/quickstart-mixture
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location -c constraints.txt
 
 .PHONY: help train prepare test test-slow lint format golden bench clean
@@ -16,7 +16,7 @@ help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
 
 train: $(CORE) $(DATA)/manifest.json  ## the whole way on the bundled log: prepare, train, evaluate, recommend
-	$(BIN)/attnrec train configs/quickstart-sasrec.yaml --run_dir $(RUN)
+	$(BIN)/attnrec train configs/quickstart-mixture.yaml --run_dir $(RUN)
 	$(BIN)/attnrec evaluate $(RUN) --output $(RUN)/test.json
 	$(BIN)/attnrec plot $(RUN)
 	$(BIN)/attnrec recommend $(RUN) --output $(RUN)/recommendations.parquet --show 3
