@@ -205,7 +205,7 @@ def _what_is_wrong(section: type[Section], problem: Any, path: str, dashes: str 
 
 
 def _did_you_mean(section: type[Section], path: str, dashes: str) -> str:
-    """The same key of another section, else the nearest one of its own, else the nearest of all."""
+    """The same key of another section, else the nearest one of its own section, else of all."""
     known = [key for key, _ in iterate_keys(section)]
     leaf = path.rsplit(".", 1)[-1]
     parent = path.rpartition(".")[0]
@@ -214,9 +214,10 @@ def _did_you_mean(section: type[Section], path: str, dashes: str) -> str:
     names = [key.rsplit(".", 1)[-1] for key in siblings]
     prefix = f"{parent}." if parent else ""
     close = [leaves[leaf]] if leaf in leaves else []
-    close = close or [prefix + name for name in difflib.get_close_matches(leaf, names, 1, 0.6)]
+    close = close or [prefix + name for name in difflib.get_close_matches(leaf, names, 1, 0.65)]
     close = close or [leaves[name] for name in difflib.get_close_matches(leaf, leaves, 1, 0.7)]
-    close = close or difflib.get_close_matches(path, known, 1, 0.6)
+    if not siblings:  # the section itself is misspelt
+        close = close or difflib.get_close_matches(path, known, 1, 0.6)
     if close:
         return f"; did you mean {dashes}{close[0]}?"
     return f"; known here: {', '.join(names)}" if names else ""

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Shop, write_shop
+from tiny_shop import Shop, write_shop
 
 from attnrec_dist.cli import main, make_parser
 from attnrec_dist.errors import ExitCode
@@ -293,7 +293,10 @@ def test_evaluate_measures_what_it_is_asked(attnrec, trained, tmp_path):
     assert "--evaluation.metrics" in text
     for key in ("every_epochs", "every_steps", "patience", "metric "):
         assert f"evaluation.{key}" not in text
-    refused(attnrec("evaluate", trained.run, "--evaluation.patience", "3"), "error: --evaluation.patience: unknown key")
+    refused(
+        attnrec("evaluate", trained.run, "--evaluation.patience", "3"),
+        "error: --evaluation.patience: unknown key; known here: metrics",
+    )
 
 
 def test_a_data_set_that_moved_is_named_with_data(attnrec, copy, tmp_path):
