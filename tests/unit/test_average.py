@@ -122,7 +122,7 @@ def test_the_checkpoint_serves_the_average_and_keeps_the_raw_weights(tmp_path):
 @pytest.fixture(scope="module")
 def runs(shop, tmp_path_factory):
     """The tiny shop trained without an average, with one, and with one in two goes."""
-    from conftest import attnrec_in_process
+    from tiny_shop import attnrec_in_process
 
     def train(name, *arguments, copy_of=None):
         path = folder / name
