@@ -68,8 +68,7 @@ def train(run: Run) -> tuple[ExitCode, Progress]:
                 run.metrics.flush()
                 bar.show(progress.step, loss.item(), targets)
                 targets = 0
-            with averaged(objective, optimizer):
-                improved = run.evaluation_due(progress.step) and run.validate(objective, progress, bar)
+            improved = run.evaluation_due(progress.step) and validate(run, objective, optimizer, progress, bar)
             if stopping or improved or run.checkpoint_due(progress):
                 save(run, progress, objective, optimizer)
             if progress.finished:
@@ -100,6 +99,12 @@ def train_step(run: Run, wrapped: nn.Module, optimizer: torch.optim.Optimizer, b
     asked = torch.full_like(total, float(run.stop.requested))
     summed = run.world.sum(torch.stack([total, asked]))
     return summed[0] / batch.target_weight, summed[1]
+
+
+def validate(run: Run, objective: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, bar: ProgressBar) -> bool:
+    """Measures the averaged weights, where there are any, on the validation part; True when they are the best so far."""
+    with averaged(objective, optimizer):
+        return run.validate(objective, progress, bar)
 
 
 def seed_generators(*place: int) -> None:
