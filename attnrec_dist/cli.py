@@ -40,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             who = "attnrec" if is_main_process() else f"attnrec, rank {os.environ['RANK']}"
             print(f"{who}: error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # whoever read our output, `head` say, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.DONE
     except OSError as error:
         print(f"attnrec: error: {StorageError.of(error, f'attnrec {arguments.command}')}", file=sys.stderr)
         return ExitCode.FAULT
