@@ -37,7 +37,8 @@ class Strategy:
                 mixed_precision="bf16" if precision == "bf16" else "no",
                 kwargs_handlers=[
                     InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=timeout)),
-                    DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+                    # Buffers are constants: broadcasting them would be one more collective in every forward.
+                    DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False),
                 ],
             )
         self._check()
