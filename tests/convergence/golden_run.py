@@ -13,10 +13,9 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-GOLDEN = Path(__file__).parent / "golden" / "quickstart-sasrec.txt"
+GOLDEN = Path(__file__).parent / "golden"
 METRIC = "next_basket/all/ndcg@10"
-OVERRIDES = {
-    "model.width": 32,
+SHARED = {
     "data.max_length": 50,
     "optimizer.clip_norm": 1.0,
     "optimizer.warmup_steps": 10,
@@ -26,8 +25,16 @@ OVERRIDES = {
     "train.threads": 1,
     "evaluation.every_steps": 60,
 }
-HEAD = f"""\
-# configs/quickstart-sasrec.yaml on the bundled log, {" ".join(f"{key}={value}" for key, value in OVERRIDES.items())}
+CURVES = {  # configuration -> what is overridden in it
+    "quickstart-sasrec": {"model.width": 32, **SHARED},
+    "quickstart-mixture": {"model.body.width": 32, "model.expert_dropout": 0.1, **SHARED},
+}
+
+
+def head(name: str) -> str:
+    options = " ".join(f"{key}={value}" for key, value in CURVES[name].items())
+    return f"""\
+# configs/{name}.yaml on the bundled log, {options}
 # One CPU thread, dropout on. Each line: step loss; the last one: validation {METRIC} after step 60.
 # Compared by tests/convergence/test_golden.py; written anew by `make golden`.
 """
@@ -42,32 +49,35 @@ def attnrec(*arguments: str) -> None:
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
 
 
-def measure(directory: Path) -> tuple[list[float], float]:
+def measure(name: str, directory: Path) -> tuple[list[float], float]:
     """Prepares and trains in `directory`: (losses of the steps 1, 2, ..., validation figure)."""
     data, run = directory / "data", directory / "run"
     attnrec("prepare", "configs/prepare/quickstart.yaml", "--output", str(data))
-    options = [word for key, value in OVERRIDES.items() for word in (f"--{key}", str(value))]
-    attnrec("train", "configs/quickstart-sasrec.yaml", "--data", str(data), "--run_dir", str(run), *options)
+    options = [word for key, value in CURVES[name].items() for word in (f"--{key}", str(value))]
+    attnrec("train", f"configs/{name}.yaml", "--data", str(data), "--run_dir", str(run), *options)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     (figure,) = [line[f"eval/{METRIC}"] for line in lines if f"eval/{METRIC}" in line]
     return [line["loss"] for line in lines if "loss" in line], figure
 
 
-def read() -> tuple[list[float], float]:
+def read(name: str) -> tuple[list[float], float]:
     """What the file holds, as `measure` returns it."""
-    rows = [line.split() for line in GOLDEN.read_text().splitlines() if not line.startswith("#")]
+    file = GOLDEN / f"{name}.txt"
+    rows = [line.split() for line in file.read_text().splitlines() if not line.startswith("#")]
     *steps, (name, figure) = rows
     if [int(step) for step, _ in steps] != list(range(1, len(steps) + 1)) or name != METRIC:
-        raise ValueError(f"{GOLDEN}: steps are missing; write it anew with `make golden`")
+        raise ValueError(f"{file}: steps are missing; write it anew with `make golden`")
     return [float(loss) for _, loss in steps], float(figure)
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        losses, figure = measure(Path(directory))
-    lines = [f"{step} {loss:.6f}\n" for step, loss in enumerate(losses, 1)]
-    GOLDEN.write_text(HEAD + "".join(lines) + f"{METRIC} {figure:.4f}\n")
-    print(GOLDEN)
+    for name in CURVES:
+        with tempfile.TemporaryDirectory() as directory:
+            losses, figure = measure(name, Path(directory))
+        lines = [f"{step} {loss:.6f}\n" for step, loss in enumerate(losses, 1)]
+        file = GOLDEN / f"{name}.txt"
+        file.write_text(head(name) + "".join(lines) + f"{METRIC} {figure:.4f}\n")
+        print(file)
 
 
 if __name__ == "__main__":
