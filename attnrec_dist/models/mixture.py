@@ -10,7 +10,6 @@ queries at a time, so no [targets x history] tensor outlives its chunk.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -21,8 +20,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from attnrec_dist.batch import DataSpec, Needs, Output, SequenceBatch
+from attnrec_dist.errors import ConfigError
 from attnrec_dist.models.experts import EXPERTS, SEQUENCE, ExpertConfig, QueryChunk
-from attnrec_dist.models.experts.base import AGES, AGOS, DAY, NOTHING, PACE, HistoryAttention, wide
+from attnrec_dist.models.experts.base import AGES, AGOS, DAY, NOTHING, PACE, HistoryAttention, Listed, wide
 from attnrec_dist.models.layers import reset_parameters
 from attnrec_dist.models.sasrec import SASRec, SASRecConfig
 from attnrec_dist.ops.packed import Layout, pool_baskets
@@ -127,8 +127,9 @@ class Mixture(nn.Module):
         return dict(zip(self.others, torch.cat(parts, 1)))
 
     @torch.no_grad()
-    def opinions(self, batch: SequenceBatch) -> Iterator[Tensor]:
-        """Log of alpha_k p_k of every item, float64 [P, V], one expert after another in the order of `config.experts`."""
+    def opinions(self, batch: SequenceBatch) -> Iterator[Tensor | Listed]:
+        """Log of alpha_k p_k, one expert after another in the order of `config.experts`: of every item, float64 [P, V], or of
+        those that the expert does not rule out."""
         layout = Layout.of(batch)
         tokens = self.body.encode(batch, layout)
         hidden = self.body.norm(pool_baskets(tokens, layout))
@@ -139,16 +140,33 @@ class Mixture(nn.Module):
             if name == SEQUENCE:
                 log_p = self.body.table.logits(state).double().log_softmax(-1)
             else:
-                log_p = self.others[name].all_log_p(chunk).double()  # type: ignore[operator]
-            yield log_p.add_(alpha[:, place, None])
+                log_p = self.others[name].all_log_p(chunk)  # type: ignore[operator]
+            if isinstance(log_p, Listed):
+                yield Listed(log_p.place, log_p.log_p.double() + alpha[log_p.query, place], log_p.num_items)
+            else:
+                yield log_p.double().add_(alpha[:, place, None])
 
+    @torch.no_grad()
     def scores(self, batch: SequenceBatch) -> Tensor:
         """Log p of every item after each query, float64 [P, V]."""
-        return functools.reduce(torch.logaddexp, self.opinions(batch))
+        total, listed = None, []
+        for opinion in self.opinions(batch):
+            if isinstance(opinion, Listed):
+                listed.append(opinion)
+            else:
+                total = opinion if total is None else torch.logaddexp(total, opinion, out=total)
+        if total is None:
+            raise ConfigError(f"model.experts: one of {' and '.join(RULE_NOTHING_OUT)} is needed")
+        for each in listed:
+            each.add_to(total)
+        return total
 
+    @torch.no_grad()
     def shares(self, batch: SequenceBatch, items: Tensor) -> Tensor:
         """What part of the probability of these items [P, k] each expert gave, [P, k, K]; sums to 1 over the experts."""
-        return torch.stack([opinion.gather(1, items) for opinion in self.opinions(batch)], -1).softmax(-1)
+        opinions = self.opinions(batch)
+        of_items = [each.gather(items) if isinstance(each, Listed) else each.gather(1, items) for each in opinions]
+        return torch.stack(of_items, -1).softmax(-1)
 
 
 def trend_of(spec: DataSpec, half_lives: tuple[float, ...]) -> Trend | None:

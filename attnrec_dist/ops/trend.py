@@ -20,6 +20,7 @@ class Trend:
 
     def __init__(self, offsets: np.ndarray, days: np.ndarray, counts: np.ndarray, half_lives: tuple[float, ...]):
         self.num_items = len(offsets) - 1
+        self.held: tuple[int, np.ndarray] | None = None  # the day that `all_items` was asked for last, and its answer
         self.half_lives = np.asarray(half_lives, np.float64)
         self.first_day = int(days.min()) if len(days) else 0
         self.span = int(days.max()) - self.first_day + 2 if len(days) else 2  # days, and one after the last
@@ -40,9 +41,11 @@ class Trend:
         return np.log((counts + SMOOTHING) / (total + SMOOTHING * self.num_items)).astype(np.float32)
 
     def all_items(self, time: int) -> np.ndarray:
-        """`log_p` of the whole catalogue at one time, float32 [V, H]."""
-        items = np.arange(self.num_items)
-        return self.log_p(items, np.full(self.num_items, time, np.int64))
+        """`log_p` of the whole catalogue at one time, float32 [V, H]; not to be written to: the last day's is kept."""
+        if self.held is None or self.held[0] != time // DAY:
+            items = np.arange(self.num_items)
+            self.held = time // DAY, self.log_p(items, np.full(self.num_items, time, np.int64))
+        return self.held[1]
 
 
 class Faded:

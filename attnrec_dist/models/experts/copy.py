@@ -17,6 +17,7 @@ from attnrec_dist.models.experts.base import (
     Expert,
     ExpertConfig,
     HistoryAttention,
+    Listed,
     QueryChunk,
     segment_log_sum_exp,
     spread,
@@ -45,7 +46,7 @@ class CopyExpert(Expert):
         weights = self._weights(chunk)[chunk.target_query[target], place]  # [n]
         return segment_log_sum_exp(weights, target, len(chunk.target_query))
 
-    def all_log_p(self, chunk: QueryChunk) -> Tensor:
+    def all_log_p(self, chunk: QueryChunk) -> Listed:
         return spread(self._weights(chunk), chunk.items, self.num_items)
 
     def _weights(self, chunk: QueryChunk) -> Tensor:

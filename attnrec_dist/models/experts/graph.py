@@ -22,8 +22,9 @@ from attnrec_dist.models.experts.base import (
     Expert,
     ExpertConfig,
     HistoryAttention,
+    Listed,
     QueryChunk,
-    of_all_items,
+    by_day,
     segment_log_sum_exp,
     spread,
 )
@@ -58,11 +59,14 @@ class GraphExpert(Expert):
         weights = self.attention(chunk)[chunk.target_query[target], place] + chunk.evidence["neighbours.log_weight"]  # [n]
         return segment_log_sum_exp(weights, target, len(chunk.target_query)) + self._log_gate(chunk.evidence["trend"])
 
-    def all_log_p(self, chunk: QueryChunk) -> Tensor:
+    def all_log_p(self, chunk: QueryChunk) -> Listed:
         neighbours, log_share = self._rows(chunk.items)  # [c, S, N] each
         weights = self.attention(chunk)[:, :, None] + log_share
-        gates = [self._log_gate(log_p) for log_p in of_all_items(self.trend, chunk)]
-        return spread(weights.flatten(1), neighbours.flatten(1), self.num_items) + torch.stack(gates)
+        listed = spread(weights.flatten(1), neighbours.flatten(1), self.num_items)
+        for of_day, log_p in by_day(self.trend, chunk):
+            mine = of_day[listed.query]
+            listed.log_p[mine] += self._log_gate(log_p[listed.item[mine]])
+        return listed
 
     def _log_gate(self, log_p: Tensor) -> Tensor:
         """Log r of items whose log popularity [n, H] is given, [n]."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from attnrec_dist.batch import DataSpec
 from attnrec_dist.errors import DataError
-from attnrec_dist.models.experts.base import Expert, ExpertConfig, QueryChunk, of_all_items, wide
+from attnrec_dist.models.experts.base import Expert, ExpertConfig, QueryChunk, by_day, wide
 
 
 class TrendExpert(Expert):
@@ -25,8 +25,12 @@ class TrendExpert(Expert):
         return (share + chunk.evidence["trend"]).logsumexp(-1)
 
     def all_log_p(self, chunk: QueryChunk) -> Tensor:
-        log_p = of_all_items(self.trend, chunk)
-        return torch.stack([(table + share).logsumexp(-1) for table, share in zip(log_p, self._shares(chunk))])
+        share = self._shares(chunk).exp()  # [c, H]
+        p = share.new_empty(len(share), self.trend.num_items)
+        with torch.autocast(share.device.type, enabled=False):  # or it would round the product
+            for of_day, log_p in by_day(self.trend, chunk):
+                p[of_day] = share[of_day] @ log_p.exp().t().to(share.dtype)
+        return p.log_()  # every item is credited with some events, so no p is 0
 
     def _shares(self, chunk: QueryChunk) -> Tensor:
         return wide(self.choose(chunk.state)).log_softmax(-1)
