@@ -3,8 +3,9 @@
     python benchmarks/million_items.py [--items 1000000] [--users 25000] [--batch 64] [--steps 5] [--customers 64]
 
 Each cell runs in a process of its own, so that its peak memory is its own: it pays for the interpreter, the model and the
-optimizer's state too. Times are milliseconds of one CPU core, which other jobs of the machine hardly touch. A step is loading, evidence included, forward, backward and update. The shop is kept under data/ and
-prepared by this script where it is missing; every item is bought at least once, beside its neighbours in the catalogue.
+optimizer's state too. Times are milliseconds of one CPU core, which other jobs of the machine hardly touch. A step is loading,
+evidence included, forward, backward and update. The shop is kept under data/ and prepared by this script where it is missing;
+every item is bought at least once, beside its neighbours in the catalogue.
 """
 
 from __future__ import annotations
