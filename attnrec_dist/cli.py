@@ -30,11 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return ExitCode.DONE
     try:
-        if arguments.help:
-            arguments.parser.print_help()
-            print(arguments.keys(arguments), end="")
-            return ExitCode.DONE
-        return int(arguments.run(arguments, rest + overrides))
+        return run_command(arguments, rest + overrides)
     except AttnrecError as error:
         if is_main_process() or isinstance(error, FaultError):
             who = "attnrec" if is_main_process() else f"attnrec, rank {os.environ['RANK']}"
@@ -49,6 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("attnrec: interrupted", file=sys.stderr)
         return 130
+
+
+def run_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """The command's exit code, or 0 after its help."""
+    if arguments.help:
+        arguments.parser.print_help()
+        print(arguments.keys(arguments), end="")
+        return ExitCode.DONE
+    return int(arguments.run(arguments, rest))
 
 
 def is_main_process() -> bool:
