@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -71,7 +72,9 @@ class Strategy:
         """The objective on its device, in its precision, wrapped for this job."""
         if self.precision == "fp64":
             objective = objective.double()
-        with needing_peers("wrapping the model"):
+        with needing_peers("wrapping the model"), warnings.catch_warnings():
+            # torch would have the argument by another name, which Accelerate does not pass on.
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
             wrapped: nn.Module = self.accelerator.prepare_model(objective)
         return wrapped
 
