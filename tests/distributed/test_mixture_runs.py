@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,11 +36,12 @@ def config(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def uncut(session_trial: Callable[..., Trial], config: Path) -> Trial:
+def uncut(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
     """Two processes that nobody interrupted."""
-    trial = session_trial()
+    trial = Trial(tmp_path_factory.mktemp("trial"), config, {})  # session_trial may hold the other configuration by now
     trial.run(2)
-    return trial
+    yield trial
+    trial.close()
 
 
 def test_a_killed_run_is_the_same_run_averages_included(uncut: Trial, trial: Callable[..., Trial]) -> None:
