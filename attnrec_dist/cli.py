@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from attnrec_dist.errors import AttnrecError, ConfigError, ExitCode, FaultError, StorageError, UserError
 from attnrec_dist.settings import describe, parse_overrides, take_overrides, to_yaml
@@ -54,6 +54,16 @@ def run_command(arguments: argparse.Namespace, rest: list[str]) -> int:
         print(arguments.keys(arguments), end="")
         return ExitCode.DONE
     return int(arguments.run(arguments, rest))
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process. Under a launcher at once: the network's threads now and then abort a process that is being torn down
+    after all its work is done (measured: 2 of some 200 jobs over gloo), which the launcher takes for a failure of the job."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if "LOCAL_RANK" in os.environ:
+        os._exit(code)
+    sys.exit(code)
 
 
 def is_main_process() -> bool:

@@ -120,4 +120,4 @@ if __name__ == "__main__":
     watch_checkpoints()
     watch_run()
     evaluate.MOST_VIEWS = 32  # so that a small log makes several micro-batches: some for every rank
-    sys.exit(attnrec_dist.cli.main(sys.argv[1:]))
+    attnrec_dist.cli.leave(attnrec_dist.cli.main(sys.argv[1:]))
