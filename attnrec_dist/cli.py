@@ -58,7 +58,7 @@ def run_command(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 def leave(code: int) -> NoReturn:
     """Ends the process. Under a launcher at once: the network's threads now and then abort a process that is being torn down
-    after all its work is done (measured: 2 of some 200 jobs over gloo), which the launcher takes for a failure of the job."""
+    after all its work is done (seen in 2 tests of one run of the suite, over gloo), which the launcher takes for a failed job."""
     sys.stdout.flush()
     sys.stderr.flush()
     if "LOCAL_RANK" in os.environ:
