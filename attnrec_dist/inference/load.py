@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,12 +84,26 @@ def read_marker(checkpoint: Path) -> dict[str, Any]:
     return marker
 
 
+@dataclass
+class Answered:
+    """What a model says of the whole catalogue for P queries."""
+
+    scores: Tensor  # [P, V], in the model's type
+    experts: tuple[str, ...] = ()
+    shares: Callable[[Tensor], Tensor] | None = None  # items [P, k] -> what part of each every expert gave, [P, k, K]
+
+
 @torch.inference_mode()
-def score(model: nn.Module, batch: SequenceBatch, device: torch.device) -> Tensor:
-    """Scores of the whole catalogue for each query, [P, V], in the model's type."""
+def answered(model: nn.Module, batch: SequenceBatch, device: torch.device) -> Answered:
+    """Scores, and a way to ask for the experts' shares of some items where the model has experts."""
     batch = batch.to(device)
-    if hasattr(model, "scores"):  # a model that ranks by more than its table
-        return model.scores(batch)  # type: ignore[operator]
+    if hasattr(model, "answer"):  # a model that ranks by more than its table
+        answer = model.answer(batch)  # type: ignore[operator]
+        return Answered(answer.p(), tuple(model.config.experts), lambda items: answer.shares(items.to(device)))  # type: ignore[union-attr,arg-type]
     hidden = model(batch).hidden.index_select(0, batch.queries)
-    scores: Tensor = model.table.logits(hidden)  # type: ignore[union-attr,operator]
-    return scores
+    return Answered(model.table.logits(hidden))  # type: ignore[union-attr,operator]
+
+
+def score(model: nn.Module, batch: SequenceBatch, device: torch.device) -> Tensor:
+    """Scores of the whole catalogue for each query, [P, V]."""
+    return answered(model, batch, device).scores

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +22,7 @@ from attnrec_dist.data.views import forecast_batch
 from attnrec_dist.data.windows import is_target, target_codes
 from attnrec_dist.errors import ConfigError, StorageError
 from attnrec_dist.inference.histories import CustomerHistories, event_codes, read_histories, read_lines, stored_histories
-from attnrec_dist.inference.load import TrainedModel, load_model, score
+from attnrec_dist.inference.load import Answered, TrainedModel, answered, load_model
 from attnrec_dist.inference.reasons import reason
 from attnrec_dist.ops.top_k import top_k
 
@@ -121,10 +120,11 @@ class Recommender:
             part = histories.part(first, first + step)
             has_history = np.bincount(part.row, minlength=len(part.names)) > 0
             batch = self._question(part, has_history) if has_history.any() else None
-            scores, ids = self._best(part, batch, has_history, k, barred, new_only)
+            answer = None if batch is None else answered(self.trained.model, batch, self.trained.device)
+            scores, ids = self._best(part, answer, has_history, k, barred, new_only)
             lists = [self._list(scores[row], ids[row], bool(has_history[row])) for row in range(len(part.names))]
-            if batch is not None:
-                self._explain(part, batch, np.flatnonzero(has_history), ids, lists)
+            if answer is not None:
+                self._explain(part, answer, np.flatnonzero(has_history), ids, lists)
             yield lists
 
     def _question(self, part: CustomerHistories, has_history: np.ndarray) -> SequenceBatch:
@@ -138,18 +138,22 @@ class Recommender:
     def _best(
         self,
         part: CustomerHistories,
-        batch: SequenceBatch | None,
+        answer: Answered | None,
         has_history: np.ndarray,
         k: int,
         barred: np.ndarray,
         new_only: bool,
     ) -> tuple[np.ndarray, np.ndarray]:
         count = len(part.names)
-        scores = torch.from_numpy(self.trend()).repeat(count, 1)
-        if batch is not None:
-            answer = score(self.trained.model, batch, self.trained.device).cpu()
-            scores = scores.to(torch.promote_types(scores.dtype, answer.dtype))
-            scores[torch.from_numpy(has_history)] = answer.to(scores.dtype)
+        trend = torch.from_numpy(self.trend())
+        if answer is None:
+            scores = trend.repeat(count, 1)
+        elif has_history.all():
+            scores = answer.scores.cpu()
+        else:
+            known = answer.scores.cpu()
+            scores = trend.to(torch.promote_types(trend.dtype, known.dtype)).repeat(count, 1)
+            scores[torch.from_numpy(has_history)] = known.to(scores.dtype)
         exclude_items = [np.tile(barred, count)]
         exclude_rows = [np.repeat(np.arange(count), len(barred))]
         if new_only:
@@ -161,20 +165,16 @@ class Recommender:
         return best.numpy(), ids.numpy()
 
     def _explain(
-        self, part: CustomerHistories, batch: SequenceBatch, rows: np.ndarray, ids: np.ndarray, lists: list[list[Recommendation]]
+        self, part: CustomerHistories, answer: Answered, rows: np.ndarray, ids: np.ndarray, lists: list[list[Recommendation]]
     ) -> None:
         """Tells each item's reasons, where the model consists of experts."""
-        model: Any = self.trained.model
-        if not hasattr(model, "shares"):
+        if answer.shares is None:
             return
-        items = torch.from_numpy(np.maximum(ids[rows], 0)).to(self.trained.device)
-        with torch.inference_mode():
-            shares = model.shares(batch.to(self.trained.device), items).cpu().numpy()  # [P, k, K]
-        experts = list(model.config.experts)
+        shares = answer.shares(torch.from_numpy(np.maximum(ids[rows], 0))).cpu().numpy()  # [P, k, K]
         for place, row in enumerate(rows):
             history = part.part(row, row + 1)
             for rank, told in enumerate(lists[row]):
-                told.shares = dict(zip(experts, shares[place, rank].tolist()))
+                told.shares = dict(zip(answer.experts, shares[place, rank].tolist()))
                 told.because = reason(told.shares, int(ids[row, rank]), history, self.trained.data)
 
     def _is_target(self, part: CustomerHistories) -> np.ndarray:

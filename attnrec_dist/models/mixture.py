@@ -3,28 +3,33 @@
     sequence   softmax over the item table, from the body's hidden state       copy    the customer's own items, again
     trend      what everybody buys these days                                  graph   what goes with the customer's items
 
-The weights come from the customer's state: each expert has a key, the state is the query. Everything stays in log space. The
+The weights come from the customer's state: each expert has a key, the state is the query. Training stays in log space. The
 softmax over the catalogue is left to the loss, in chunks; the other experts give log p of the targets alone, a chunk of
 queries at a time, so no [targets x history] tensor outlives its chunk.
+
+In ranking, p(i) = alpha_copy p_copy(i) + (popularity of late / popularity of long, of i)^rise x sum of the others'. Who has not
+bought an item that sold for long has declined it often; one that has just begun to sell has not been declined yet. The
+likelihood cannot teach `rise`, since its sum over the catalogue would be due for each query; it is chosen on validation.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from attnrec_dist.batch import DataSpec, Needs, Output, SequenceBatch
-from attnrec_dist.errors import ConfigError
+from attnrec_dist.errors import DataError
 from attnrec_dist.models.experts import EXPERTS, SEQUENCE, ExpertConfig, QueryChunk
-from attnrec_dist.models.experts.base import AGES, AGOS, DAY, NOTHING, PACE, HistoryAttention, Listed, wide
+from attnrec_dist.models.experts.base import AGES, AGOS, DAY, NOTHING, PACE, Expert, HistoryAttention, wide
+from attnrec_dist.models.experts.opinions import Answer, Opinion, Rise, Softmax
 from attnrec_dist.models.layers import reset_parameters
 from attnrec_dist.models.sasrec import SASRec, SASRecConfig
+from attnrec_dist.ops.item_table import ItemTable
 from attnrec_dist.ops.packed import Layout, pool_baskets
 from attnrec_dist.ops.trend import Trend
 from attnrec_dist.settings import Section
@@ -41,7 +46,16 @@ class MixtureConfig(Section):
     half_lives: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (3.0, 14.0, 60.0), min_length=1, description="trend: days in which popularity fades to half; mixed"
     )
+    rise: float = Field(
+        0.0, ge=0, description="in ranking: power by which items that sell better of late than for long are preferred; not learnt"
+    )
     expert_dropout: float = Field(0.0, ge=0, lt=1, description="share of (query, expert) pairs left out in training")
+
+    @model_validator(mode="after")
+    def _rise_needs_two(self) -> MixtureConfig:
+        if self.rise and len(self.half_lives) < 2:
+            raise ValueError("rise compares a short half-life with the longest; give two half_lives at least, or rise: 0")
+        return self
 
     @field_validator("experts")
     @classmethod
@@ -67,7 +81,10 @@ class Mixture(nn.Module):
         super().__init__()
         self.config = config
         self.body = SASRec(config.body, spec)
-        shape = ExpertConfig(config.body.width, config.half_lives, trend_of(spec, config.half_lives))
+        self.trend = trend_of(spec, config.half_lives)
+        if config.rise and self.trend is None:
+            raise DataError("model.rise needs daily counts, which the data set does not keep; prepare it again, or set it to 0")
+        shape = ExpertConfig(config.body.width, config.half_lives, self.trend)
         self.others = nn.ModuleDict({name: EXPERTS[name](shape, spec) for name in config.experts if name != SEQUENCE})
         self.key = nn.Linear(config.body.width, len(config.experts), bias=False)  # a key an expert
         self.prior = nn.Parameter(torch.zeros(len(config.experts)))
@@ -80,7 +97,7 @@ class Mixture(nn.Module):
                 part.reset_parameters()
 
     @property
-    def table(self) -> nn.Module:
+    def table(self) -> ItemTable:
         return self.body.table
 
     def forward(self, batch: SequenceBatch, explain: bool = False) -> Output:
@@ -127,46 +144,28 @@ class Mixture(nn.Module):
         return dict(zip(self.others, torch.cat(parts, 1)))
 
     @torch.no_grad()
-    def opinions(self, batch: SequenceBatch) -> Iterator[Tensor | Listed]:
-        """Log of alpha_k p_k, one expert after another in the order of `config.experts`: of every item, float64 [P, V], or of
-        those that the expert does not rule out."""
+    def answer(self, batch: SequenceBatch) -> Answer:
+        """What the experts say of the whole catalogue after each query."""
         layout = Layout.of(batch)
         tokens = self.body.encode(batch, layout)
         hidden = self.body.norm(pool_baskets(tokens, layout))
         state = hidden[batch.queries]
-        alpha = self.log_alpha(state, batch.query_times).double()
         chunk = query_chunk(batch, layout, hidden, tokens, (0, len(batch.queries)), (0, 0))
-        for place, name in enumerate(self.config.experts):
-            if name == SEQUENCE:
-                log_p = self.body.table.logits(state).double().log_softmax(-1)
-            else:
-                log_p = self.others[name].all_log_p(chunk)  # type: ignore[operator]
-            if isinstance(log_p, Listed):
-                yield Listed(log_p.place, log_p.log_p.double() + alpha[log_p.query, place], log_p.num_items)
-            else:
-                yield log_p.double().add_(alpha[:, place, None])
+        opinions: list[Opinion] = [
+            Softmax(state, self.table) if name == SEQUENCE else self._expert(name).opinion(chunk) for name in self.config.experts
+        ]
+        rising = [name == SEQUENCE or self._expert(name).of_the_unknown for name in self.config.experts]
+        rise = None
+        if self.config.rise and self.trend is not None:
+            rise = Rise(self.config.rise, self.trend, self.config.half_lives, batch.query_times)
+        return Answer(opinions, self.log_alpha(state, batch.query_times).exp(), rising, rise, self.table.num_items)
 
-    @torch.no_grad()
     def scores(self, batch: SequenceBatch) -> Tensor:
-        """Log p of every item after each query, float64 [P, V]."""
-        total, listed = None, []
-        for opinion in self.opinions(batch):
-            if isinstance(opinion, Listed):
-                listed.append(opinion)
-            else:
-                total = opinion if total is None else torch.logaddexp(total, opinion, out=total)
-        if total is None:
-            raise ConfigError(f"model.experts: one of {' and '.join(RULE_NOTHING_OUT)} is needed")
-        for each in listed:
-            each.add_to(total)
-        return total
+        """p of every item after each query, float64 [P, V]; with `rise`, up to a constant for each query."""
+        return self.answer(batch).p()
 
-    @torch.no_grad()
-    def shares(self, batch: SequenceBatch, items: Tensor) -> Tensor:
-        """What part of the probability of these items [P, k] each expert gave, [P, k, K]; sums to 1 over the experts."""
-        opinions = self.opinions(batch)
-        of_items = [each.gather(items) if isinstance(each, Listed) else each.gather(1, items) for each in opinions]
-        return torch.stack(of_items, -1).softmax(-1)
+    def _expert(self, name: str) -> Expert:
+        return self.others[name]  # type: ignore[return-value]
 
 
 def trend_of(spec: DataSpec, half_lives: tuple[float, ...]) -> Trend | None:

@@ -24,7 +24,7 @@ from attnrec_dist.errors import ConfigError, DataError
 from attnrec_dist.losses import build_loss, loss_config_class
 from attnrec_dist.models import build_model, mixture, model_config_class
 from attnrec_dist.models.experts import EXPERTS, SEQUENCE, QueryChunk
-from attnrec_dist.models.experts.base import AGES, AGOS, HALF_LIFE, PACE, Listed
+from attnrec_dist.models.experts.base import AGES, AGOS, HALF_LIFE, PACE
 from attnrec_dist.models.experts.copy import CopyExpert, lookup_trend
 from attnrec_dist.models.experts.graph import OPEN, rising
 from attnrec_dist.models.experts.trend import TrendExpert
@@ -179,8 +179,17 @@ def test_loss_and_gradients_are_those_of_the_formula(case):
     torch.testing.assert_close(gradients(mine, model), gradients(theirs, model), rtol=1e-9, atol=1e-9)
 
 
-def dense_opinions(model, batch):
-    return [each.dense(len(batch.queries)) if isinstance(each, Listed) else each for each in model.opinions(batch)]
+def opinions(model, batch):
+    """alpha_k p_k(i) as the experts tell it, [K, P, V]: added up, and asked for item by item."""
+    answer = model.answer(batch)
+    items = torch.arange(ITEMS).expand(len(batch.queries), -1)
+    added, told = [], []
+    for opinion, share in zip(answer.opinions, answer.alpha.T, strict=True):
+        p = torch.zeros(len(batch.queries), ITEMS, dtype=torch.float64)
+        opinion.add_to(p, share)
+        added.append(p)
+        told.append(share[:, None] * opinion.of(items))
+    return torch.stack(added), torch.stack(told)
 
 
 @given(problems)
@@ -189,13 +198,35 @@ def test_every_expert_gives_every_item_its_probability(case):
     model, batch, statistics = problem(*case)
     with torch.no_grad():
         expected = plain_mixture(model, batch, statistics, leave_out=False)
-    for opinion, p in zip(dense_opinions(model, batch), expected, strict=True):
-        torch.testing.assert_close(opinion.exp(), p, rtol=1e-9, atol=1e-15)
-        assert (opinion[p == 0] < -1000).all()
-    torch.testing.assert_close(model.scores(batch), expected.sum(0).log(), rtol=1e-10, atol=1e-10)
+        added, told = opinions(model, batch)
+    torch.testing.assert_close(added, expected, rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(told, expected, rtol=1e-9, atol=1e-15)
+    assert not added[expected == 0].any()
+    torch.testing.assert_close(model.scores(batch), expected.sum(0), rtol=1e-10, atol=1e-15)
     items = torch.arange(ITEMS).expand(len(batch.queries), -1)
     expected = (expected / expected.sum(0)).permute(1, 2, 0)
-    torch.testing.assert_close(model.shares(batch, items), expected, rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(model.answer(batch).shares(items), expected, rtol=1e-8, atol=1e-12)
+
+
+@given(problems)
+@few
+def test_the_rise_weighs_all_but_what_the_customer_had(case):
+    model, batch, statistics = problem(*case, rise=0.7)
+    with torch.no_grad():
+        expected = plain_mixture(model, batch, statistics, leave_out=False)
+    for row, time in enumerate(batch.query_times.tolist()):
+        log_p = torch.from_numpy(model.trend.all_items(time)).double()  # half-lives 3, 14 and 60
+        expected[[0, 2, 3], row] *= ((log_p[:, 1] - log_p[:, 2]) * 0.7).exp()
+    torch.testing.assert_close(model.scores(batch), expected.sum(0), rtol=1e-6, atol=1e-15)
+    items = torch.arange(ITEMS).expand(len(batch.queries), -1)
+    expected = (expected / expected.sum(0)).permute(1, 2, 0)
+    torch.testing.assert_close(model.answer(batch).shares(items), expected, rtol=1e-6, atol=1e-12)
+
+
+def test_the_rise_changes_no_training():
+    with_it, without = (problem([[2, 1], [1, 1, 2]], 3, rise=rise) for rise in (2.0, 0.0))
+    assert torch.equal(softmax_loss(*with_it[:2]), softmax_loss(*without[:2]))
+    assert not torch.equal(with_it[0].scores(with_it[1]), without[0].scores(without[1]))
 
 
 @given(problems)
@@ -208,7 +239,7 @@ def test_ranking_says_what_training_says_but_for_the_targets_own_basket(case):
     at = batch.target_query, batch.targets
     sequence = model.table.logits(model(batch).hidden[batch.queries]).log_softmax(-1)
     torch.testing.assert_close(
-        torch.logaddexp(log_share + sequence[at], log_rest), model.scores(batch)[at], rtol=1e-10, atol=1e-10
+        torch.logaddexp(log_share + sequence[at], log_rest), model.scores(batch)[at].log(), rtol=1e-10, atol=1e-10
     )
 
 
@@ -219,7 +250,7 @@ def test_probabilities_sum_to_one_but_for_what_the_graph_keeps_to_itself(case):
     model, batch, statistics = problem(*case, isolated=0.5)
     with torch.no_grad():
         held_back = plain_held_back(model, batch, statistics)
-    total = model.scores(batch).exp().sum(1)
+    total = model.scores(batch).sum(1)
     torch.testing.assert_close(total, 1 - held_back, rtol=0, atol=1e-6)  # trend and edges come in float32
     assert (total < 1 + 1e-6).all()
 
@@ -228,7 +259,7 @@ def test_probabilities_sum_to_one_but_for_what_the_graph_keeps_to_itself(case):
 @few
 def test_without_the_graph_probabilities_sum_to_one(case):
     model, batch, _ = problem(*case, experts=["sequence", "copy", "trend"])
-    total = model.scores(batch).exp().sum(1)
+    total = model.scores(batch).sum(1)
     torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-6)
 
 
@@ -367,7 +398,8 @@ def test_every_choice_of_experts_trains(experts):
         optimizer.zero_grad()
     losses.append(softmax_loss(model.eval(), batch).item())
     assert losses[1] < losses[0]
-    assert torch.stack(dense_opinions(model, batch)).isnan().sum() == 0
+    with torch.no_grad():
+        assert not any(each.isnan().any() for each in opinions(model, batch))
 
 
 def test_the_choice_of_experts_is_what_is_looked_up():
@@ -408,8 +440,10 @@ def test_bf16_does_not_round_how_items_sell(name):
     torch.nn.init.zeros_(expert.attention.query.bias)
     chunk = plain_chunk(1_300_000_000)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded = expert.all_log_p(chunk).dense(1)
-    torch.testing.assert_close(rounded, expert.all_log_p(chunk).dense(1), rtol=1e-5, atol=1e-5)
+        rounded = expert.opinion(chunk)
+    exact = expert.opinion(chunk)
+    assert torch.equal(rounded.place, exact.place)
+    torch.testing.assert_close(rounded.p, exact.p, rtol=1e-5, atol=1e-7)
 
 
 def test_without_the_sequence_the_softmax_has_no_share():
@@ -462,6 +496,8 @@ def test_no_queries():
         ({"experts": []}, "model.experts"),
         ({"half_lives": []}, "model.half_lives"),
         ({"half_lives": [3, 0]}, "model.half_lives"),
+        ({"rise": 0.5, "half_lives": [7]}, "rise compares a short half-life with the longest"),
+        ({"rise": -1}, "model.rise"),
         ({"expert_dropout": 1.0}, "model.expert_dropout"),
         ({"body": {"wdth": 8}}, r"model.body.wdth: unknown key"),
     ],

@@ -1,7 +1,7 @@
 """The experts of a mixture, by name. A new one is a file here and a line in EXPERTS.
 
-An expert gives log p of every query's targets (in training) and of the whole catalogue (in ranking), from the customer's
-state and from what the data set knows. `needs` names the evidence that the loader looks up for it (data/evidence.py).
+An expert gives log p of every query's targets (in training) and an opinion on the whole catalogue (in ranking), from the
+customer's state and from what the data set knows. `needs` names the evidence that the loader looks up for it (data/evidence.py).
 """
 
 from __future__ import annotations

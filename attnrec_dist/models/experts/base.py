@@ -6,19 +6,18 @@ c queries of a chunk, S places of the longest history among them, m targets, V c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from attnrec_dist.batch import DataSpec
+from attnrec_dist.models.experts.opinions import Opinion
 from attnrec_dist.ops.trend import Trend
 
 DAY = 86_400.0
 NOTHING = -1e4  # log p of what an expert rules out: exp of it is 0, and its gradient is 0 instead of NaN
 HALF_LIFE = 60.0  # days in which a shop lets a purchase fade to half, before anything is learnt
-FORTNIGHT = 14.0  # days
 PACE = 10.0  # how much faster than other weights a handful of scalars may move
 AGES, AGOS = 24, 64  # buckets of age (half-octaves of days) and of baskets ago
 
@@ -47,45 +46,11 @@ class QueryChunk:
     evidence: dict[str, Tensor]  # of these targets; `*.target` counts within the chunk, `*.token` is a place in the history
 
 
-@dataclass
-class Listed:
-    """Log p of the few items that an expert does not rule out, n over all queries: a catalogue may be far larger."""
-
-    place: Tensor  # [n] query * V + item, ascending
-    log_p: Tensor  # [n]
-    num_items: int
-
-    @property
-    def query(self) -> Tensor:
-        return self.place // self.num_items
-
-    @property
-    def item(self) -> Tensor:
-        return self.place % self.num_items
-
-    def add_to(self, total: Tensor) -> None:
-        """Puts these probabilities on top of log p [c, V], in place."""
-        flat = total.view(-1)
-        flat[self.place] = torch.logaddexp(flat[self.place], self.log_p.to(total.dtype))
-
-    def gather(self, items: Tensor) -> Tensor:
-        """Log p of these items, [c, k]; NOTHING for those that are not listed."""
-        wanted = torch.arange(len(items), device=items.device)[:, None] * self.num_items + items
-        found = torch.searchsorted(self.place, wanted).clamp(max=max(len(self.place) - 1, 0))
-        if not len(self.place):
-            return self.log_p.new_full(items.shape, NOTHING)
-        return torch.where(self.place[found] == wanted, self.log_p[found], NOTHING)
-
-    def dense(self, queries: int) -> Tensor:
-        """Log p of every item, [c, V]; NOTHING for those that are not listed."""
-        full = self.log_p.new_full((queries * self.num_items,), NOTHING)
-        return full.index_copy(0, self.place, self.log_p).view(queries, self.num_items)
-
-
 class Expert(nn.Module):
-    """One opinion on what comes next. Subclasses set `needs` and give log probabilities."""
+    """One opinion on what comes next. Subclasses set `needs` and give probabilities."""
 
     needs: tuple[str, ...] = ()
+    of_the_unknown = True  # speaks of items that the customer need not have had: Mixture weighs them by their rise
 
     def __init__(self, config: ExpertConfig, spec: DataSpec):
         super().__init__()
@@ -94,8 +59,8 @@ class Expert(nn.Module):
         """Log p of each target of the chunk, [m]."""
         raise TypeError(f"{type(self).__name__} does not say how likely a target is")
 
-    def all_log_p(self, chunk: QueryChunk) -> Tensor | Listed:
-        """Log p of each item of the catalogue, [c, V]; or of those that are not ruled out."""
+    def opinion(self, chunk: QueryChunk) -> Opinion:
+        """p of each item of the catalogue."""
         raise TypeError(f"{type(self).__name__} does not say how likely the items are")
 
 
@@ -127,14 +92,6 @@ class HistoryAttention(nn.Module):
         return (score + bias).masked_fill(~chunk.seen, NOTHING).log_softmax(-1)
 
 
-def by_day(trend: Trend, chunk: QueryChunk) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each day among the queries: (which of them ask on it, bool [c]; log of every item's faded popularity on it, [V, H])."""
-    days = chunk.times // int(DAY)
-    kind = torch.promote_types(chunk.state.dtype, torch.float32)
-    for day in days.unique().tolist():
-        yield days == day, torch.from_numpy(trend.all_items(day * int(DAY))).to(chunk.state.device, kind)
-
-
 def wide(values: Tensor) -> Tensor:
     """In fp32 at least: what goes into a softmax or a logarithm is not to be rounded to bf16."""
     return values if values.dtype == torch.float64 else values.float()
@@ -146,10 +103,3 @@ def segment_log_sum_exp(values: Tensor, segment: Tensor, segments: int) -> Tenso
     total = values.new_zeros(segments).index_add(0, segment, (values - highest[segment]).exp())
     empty = total == 0
     return torch.where(empty, NOTHING, total.masked_fill(empty, 1.0).log() + highest)
-
-
-def spread(log_weights: Tensor, items: Tensor, num_items: int) -> Listed:
-    """Adds up weights by item: log [c, n] and items [c, n] -> log p of those on which weight falls."""
-    p = log_weights.new_zeros(len(items), num_items).scatter_add(1, items, log_weights.exp()).flatten()
-    place = p.nonzero().squeeze(1)
-    return Listed(place, p[place].clamp(min=torch.finfo(p.dtype).tiny).log(), num_items)

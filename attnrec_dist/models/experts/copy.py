@@ -12,16 +12,14 @@ from torch import Tensor, nn
 from attnrec_dist.batch import DataSpec
 from attnrec_dist.models.experts.base import (
     DAY,
-    FORTNIGHT,
     PACE,
     Expert,
     ExpertConfig,
     HistoryAttention,
-    Listed,
     QueryChunk,
     segment_log_sum_exp,
-    spread,
 )
+from attnrec_dist.models.experts.opinions import Listed, lately, spread
 from attnrec_dist.ops.trend import Trend
 
 TREND_POWER = 0.5  # with which a fortnight's popularity enters before anything is learnt
@@ -29,6 +27,7 @@ TREND_POWER = 0.5  # with which a fortnight's popularity enters before anything 
 
 class CopyExpert(Expert):
     needs = ("repeats",)
+    of_the_unknown = False
     prior: Tensor
 
     def __init__(self, config: ExpertConfig, spec: DataSpec):
@@ -38,7 +37,7 @@ class CopyExpert(Expert):
         self.trend = config.trend
         self.by_trend = nn.Parameter(torch.zeros(len(config.half_lives)))
         prior = torch.zeros(len(config.half_lives))
-        prior[int(np.abs(np.log(np.asarray(config.half_lives) / FORTNIGHT)).argmin())] = TREND_POWER
+        prior[lately(config.half_lives)] = TREND_POWER
         self.register_buffer("prior", prior, persistent=False)
 
     def target_log_p(self, chunk: QueryChunk) -> Tensor:
@@ -46,7 +45,7 @@ class CopyExpert(Expert):
         weights = self._weights(chunk)[chunk.target_query[target], place]  # [n]
         return segment_log_sum_exp(weights, target, len(chunk.target_query))
 
-    def all_log_p(self, chunk: QueryChunk) -> Listed:
+    def opinion(self, chunk: QueryChunk) -> Listed:
         return spread(self._weights(chunk), chunk.items, self.num_items)
 
     def _weights(self, chunk: QueryChunk) -> Tensor:

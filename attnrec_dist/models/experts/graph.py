@@ -16,18 +16,15 @@ from torch import Tensor, nn
 from attnrec_dist.batch import DataSpec
 from attnrec_dist.errors import DataError
 from attnrec_dist.models.experts.base import (
-    FORTNIGHT,
     NOTHING,
     PACE,
     Expert,
     ExpertConfig,
     HistoryAttention,
-    Listed,
     QueryChunk,
-    by_day,
     segment_log_sum_exp,
-    spread,
 )
+from attnrec_dist.models.experts.opinions import Listed, by_day, lately, spread
 from attnrec_dist.ops.edges import log_shares, row_sums
 
 OPEN = 2.0  # the gate starts open: 0.88 for an item whose popularity stands still
@@ -59,13 +56,14 @@ class GraphExpert(Expert):
         weights = self.attention(chunk)[chunk.target_query[target], place] + chunk.evidence["neighbours.log_weight"]  # [n]
         return segment_log_sum_exp(weights, target, len(chunk.target_query)) + self._log_gate(chunk.evidence["trend"])
 
-    def all_log_p(self, chunk: QueryChunk) -> Listed:
+    def opinion(self, chunk: QueryChunk) -> Listed:
         neighbours, log_share = self._rows(chunk.items)  # [c, S, N] each
         weights = self.attention(chunk)[:, :, None] + log_share
         listed = spread(weights.flatten(1), neighbours.flatten(1), self.num_items)
-        for of_day, log_p in by_day(self.trend, chunk):
-            mine = of_day[listed.query]
-            listed.log_p[mine] += self._log_gate(log_p[listed.item[mine]])
+        query, item = listed.query, listed.item
+        for rows, log_p in by_day(self.trend, chunk.times, listed.p):
+            mine = torch.isin(query, rows)
+            listed.p[mine] *= self._log_gate(log_p[item[mine]]).exp()
         return listed
 
     def _log_gate(self, log_p: Tensor) -> Tensor:
@@ -92,7 +90,7 @@ class GraphExpert(Expert):
 def rising(half_lives: tuple[float, ...]) -> Tensor:
     """Where the gate starts: a fortnight's popularity against that of the longest half-life, [H + 1]."""
     prior = torch.zeros(len(half_lives) + 1)
-    fortnight = int(np.abs(np.log(np.asarray(half_lives) / FORTNIGHT)).argmin())
+    fortnight = lately(half_lives)
     longest = int(np.argmax(half_lives))
     if fortnight != longest:
         prior[fortnight], prior[longest] = 1.0, -1.0
