@@ -137,7 +137,8 @@ def opened(arguments: argparse.Namespace) -> tuple[DataSet, DataConfig, Mixture]
     data, config = DataSet.open(place, verify=False), DataConfig(path=str(place))
     torch.manual_seed(0)
     spec = DataSpec(data.manifest.num_items, config.max_length, tuple(data.manifest.event_types), data)
-    return data, config, Mixture(MixtureConfig(experts=arguments.experts), spec)
+    rise = 0.5 if arguments.experts == ALL else 0.0
+    return data, config, Mixture(MixtureConfig(experts=arguments.experts, rise=rise), spec)
 
 
 def timed(clock: list[float], function: Callable[[], T]) -> T:
