@@ -80,6 +80,11 @@ class Manifest(Section):
     cleaning: dict[str, int] = Field(description="rows read, rows left out by reason, rows kept")
     statistics: dict[str, int] = Field(description="how much the daily counts and the item graph hold and left out")
 
+    @property
+    def times_are_places(self) -> bool:
+        """Whether the log had no times, so that an event's place in its user's history (0, 1, 2, ...) stands for one."""
+        return self.config.get("input", {}).get("format") in ("user_items", "pairs")
+
 
 @dataclass
 class Rows:

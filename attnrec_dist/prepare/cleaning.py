@@ -6,13 +6,14 @@ Numbers and times are matched by a regular expression before they are cast, beca
 
 from __future__ import annotations
 
-from attnrec_dist.prepare.config import Bounds, ColumnsSection, EventColumn, PrepareConfig, TimestampColumn
+from attnrec_dist.prepare.config import LINE_FORMATS, Bounds, ColumnsSection, EventColumn, PrepareConfig, TimestampColumn
 from attnrec_dist.prepare.sql import text
 
 # In the order in which they are looked for; a row is counted under the first that applies.
 REASONS = (
     "missing user",
     "missing item",
+    "more than two words",
     "unreadable timestamp",
     "bad number",
     "unknown event",
@@ -20,7 +21,7 @@ REASONS = (
     "duplicate",
     "below min_item_events or min_user_events",
 )
-UNUSABLE = REASONS[:4]  # damage, as against the rows that the config filters out on purpose
+UNUSABLE = REASONS[:5]  # damage, as against the rows that the config filters out on purpose
 
 NUMBER = r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,3})?"
 DECIMAL = r"[-+]?[0-9]{1,17}(\.[0-9]*)?"
@@ -41,6 +42,8 @@ def wanted_columns(config: PrepareConfig) -> dict[str, str]:
         wanted["event"] = columns.event.name
     for place, name in enumerate(number_columns(config)):
         wanted[f"n{place}"] = name
+    if config.input.format in LINE_FORMATS:
+        wanted |= {"words": "words", "number": "number"}
     return wanted
 
 
@@ -73,13 +76,16 @@ def offenders(config: PrepareConfig, why: str, raw: str) -> str:
 
 def parsed(config: PrepareConfig) -> list[str]:
     values = ["user_id", "item_id", f"{microseconds(config.columns.timestamp)} AS us", f"{event(config.columns.event)} AS event"]
+    values += ["words"] if config.input.format in LINE_FORMATS else []
     return values + [f"{number(f'n{place}', config.columns)} AS n{place}" for place in range(len(number_columns(config)))]
 
 
 def reason(config: PrepareConfig) -> str:
     """SQL: the first of REASONS that rules a parsed row out, else NULL."""
     names = number_columns(config)
-    tests = [("user_id IS NULL", "missing user"), ("item_id IS NULL", "missing item"), ("us IS NULL", "unreadable timestamp")]
+    tests = [("user_id IS NULL", "missing user"), ("item_id IS NULL", "missing item")]
+    tests += [("words <> '2'", "more than two words")] if config.input.format == "pairs" else []
+    tests += [("us IS NULL", "unreadable timestamp")]
     tests += [(f"n{place} IS NULL", "bad number") for place in range(len(names))]
     if config.columns.event is not None:
         types = config.columns.event.types

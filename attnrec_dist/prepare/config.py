@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from attnrec_dist.settings import Section
 
 RESERVED_ITEM_COLUMNS = ("index", "id", "count")
+LINE_FORMATS = ("user_items", "pairs")  # their order is the time: prepare/lines.py
 MAX_EVENT_TYPES = 127  # an event type is stored as a signed byte
 
 
@@ -20,8 +21,11 @@ class InputSection(Section):
         min_length=1,
         description="raw log: a path or a list of paths; * and ? match many. Relative paths start at the YAML file's directory",
     )
-    format: Literal["auto", "csv", "tsv", "parquet"] = Field(
-        default="auto", description="auto: by the file name, a trailing .gz or .zst left aside (csv and tsv may be compressed)"
+    format: Literal["auto", "csv", "tsv", "parquet", "user_items", "pairs"] = Field(
+        default="auto",
+        description="auto: by the file name, a trailing .gz or .zst left aside (all but parquet may be compressed). user_items: "
+        "a line a user, `user item item ...`; pairs: a line an event, `user item`, files listed one by one. In these two, order "
+        "is the time: an event's place in its user's history, 0, 1, 2, ...; columns is left out, and split is leave_one_out",
     )
     delimiter: str | None = Field(
         default=None, min_length=1, max_length=1, description="between columns of csv and tsv; null: , and tab"
@@ -35,6 +39,11 @@ class InputSection(Section):
 
     @model_validator(mode="after")
     def _names_or_header(self) -> InputSection:
+        if self.format in LINE_FORMATS:
+            given = {"delimiter": self.delimiter, "quote": self.quote != '"', "header": not self.header, "names": self.names}
+            for key in [key for key, is_given in given.items() if is_given]:
+                raise ValueError(f"{key} is of csv and tsv files; leave it out with format {self.format}")
+            return self
         if self.header and self.names:
             raise ValueError("names is given while header is true; set header: false, or leave names out")
         if not self.header and not self.names and self.format != "parquet":
@@ -122,6 +131,9 @@ class ColumnsSection(Section):
         return names
 
 
+LINE_COLUMNS = ColumnsSection(user="user", item="item", timestamp=TimestampColumn(name="place", unit="s"))
+
+
 class Bounds(Section):
     min: float | None = Field(default=None, allow_inf_nan=False, description="smallest value kept")
     max: float | None = Field(default=None, allow_inf_nan=False, description="largest value kept")
@@ -150,7 +162,8 @@ class FiltersSection(Section):
 class SplitSection(Section):
     kind: Literal["time", "leave_one_out"] = Field(
         default="time",
-        description="time: cuts for all users alike; leave_one_out: a user's last event is test, the one before validation",
+        description="time: cuts for all users alike; leave_one_out: a user's last event is test, the one before validation "
+        "(the default with user_items and pairs)",
     )
     validation_from: str | None = Field(
         default=None, description="first moment of the validation part, ISO 8601, for example 2011-09-01"
@@ -200,7 +213,8 @@ class ItemsSection(Section):
 class GraphSection(Section):
     kind: Literal["basket", "next", "none"] = Field(
         default="basket",
-        description="basket: items of one user and time, both ways; next: an event and those that follow, one way",
+        description="basket: items of one user and time, both ways; next: an event and those that follow, one way "
+        "(the default with user_items and pairs)",
     )
     within: int = Field(default=3, ge=1, le=100, description="next: how many of the user's following events count")
     neighbours: int = Field(default=100, ge=1, description="how many an item keeps, the closest")
@@ -235,7 +249,7 @@ class EngineSection(Section):
 
 class PrepareConfig(Section):
     input: InputSection = Field(description="the raw log")
-    columns: ColumnsSection = Field(description="what its columns mean")
+    columns: ColumnsSection = Field(description="what its columns mean; not with input.format user_items or pairs")
     items: ItemsSection | None = Field(default=None, description="texts about the items")
     filters: FiltersSection = Field(default=FiltersSection(), description="which events stay")
     split: SplitSection = Field(default=SplitSection(), description="training, validation and test part")
@@ -244,6 +258,37 @@ class PrepareConfig(Section):
     engine: EngineSection = Field(
         default=EngineSection(), description="how much of the machine to use; changes nothing in the result"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _implied_by_lines(cls, tree: Any) -> Any:
+        """Fills in what user_items and pairs leave no choice about, so that it need not be written; see _lines_have_no_times."""
+        log = tree.get("input") if isinstance(tree, dict) else None
+        if not isinstance(log, dict) or log.get("format") not in LINE_FORMATS:
+            return tree
+        if tree.get("columns") not in (None, LINE_COLUMNS.model_dump(mode="json")):
+            raise ValueError(
+                f"columns: input.format {log['format']} has none to name, a line's words are the user and the items; leave it out"
+            )
+        statistics = {"graph": {}} | (tree.get("statistics") or {})
+        return tree | {
+            "columns": LINE_COLUMNS.model_dump(mode="json"),
+            "split": {"kind": "leave_one_out"} | (tree.get("split") or {}),
+            "statistics": statistics | {"graph": {"kind": "next"} | (statistics["graph"] or {})},
+        }
+
+    @model_validator(mode="after")
+    def _lines_have_no_times(self) -> PrepareConfig:
+        if self.input.format not in LINE_FORMATS:
+            return self
+        lines = f"input.format {self.input.format}"
+        if self.split.kind == "time":
+            raise ValueError(f"split.kind: time needs times that users share, {lines} has places only; set it to leave_one_out")
+        if self.statistics.graph.kind == "basket":
+            raise ValueError(f"statistics.graph.kind: {lines} has no baskets, each event has its own place; set it to next or none")
+        if self.filters.where:
+            raise ValueError(f"filters.where: {lines} has no numbers; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _known_statistics_events(self) -> PrepareConfig:

@@ -6,7 +6,7 @@ Everything that is DuckDB's own sits here and in reading.py, so that another eng
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,15 @@ class DuckEngine:
         self.run(f"CREATE TABLE next_{name} AS {query}")
         self.run(f"DROP TABLE IF EXISTS {name}")
         self.run(f"ALTER TABLE next_{name} RENAME TO {name}")
+
+    def load(self, name: str, shape: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+        """Keeps batches on disk under a name, one after another, so that an error of theirs comes through as it is."""
+        self.connection.register("incoming", shape.empty_table())
+        self.run(f"CREATE TABLE {name} AS SELECT * FROM incoming")
+        for batch in batches:
+            self.connection.register("incoming", pa.Table.from_batches([batch]))
+            self.run(f"INSERT INTO {name} SELECT * FROM incoming")
+        self.connection.unregister("incoming")
 
     def view(self, name: str, query: str) -> None:
         self.run(f"CREATE OR REPLACE TEMP VIEW {name} AS {query}")

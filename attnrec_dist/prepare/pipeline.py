@@ -1,8 +1,9 @@
 """The corridor from a raw log to a data set: read, clean, filter, split, number, write. Each step names its file.
 
     reading.py   files -> rows of text           steps.py    the statements between      engine.py     who runs them (DuckDB)
-    cleaning.py  text -> values and reasons      writing.py  tables -> files           finish.py      one shard's rows -> lists
-    statistics.py  daily counts, item graph      report.py   what was left out, why    config.py      the keys
+    lines.py     lines whose order is the time   writing.py  tables -> files           finish.py      one shard's rows -> lists
+    cleaning.py  text -> values and reasons      report.py   what was left out, why    config.py      the keys
+    statistics.py  daily counts, item graph
     workplace.py  built aside, synced, renamed
 
 Memory is bounded by engine.memory_limit and by one shard; the log itself is never held.
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from attnrec_dist.data.shards import Manifest, Split
 from attnrec_dist.errors import ConfigError, InputError
-from attnrec_dist.prepare import cleaning, reading, steps
+from attnrec_dist.prepare import cleaning, lines, reading, steps
 from attnrec_dist.prepare.config import MAX_EVENT_TYPES, PrepareConfig, check_event_kinds, moment
 from attnrec_dist.prepare.engine import DuckEngine
 from attnrec_dist.prepare.reading import Source, TextFormat
@@ -50,7 +51,7 @@ def prepare(config: PrepareConfig, base_dir: Path, output: Path, progress: Progr
 def open_log(config: PrepareConfig, base_dir: Path) -> list[Source]:
     """The log's files, their headers read and the needed columns found."""
     log = config.input
-    files = reading.find_files(log.files, base_dir, "input.files")
+    files = reading.find_files(log.files, base_dir, "input.files", in_order=log.format == "pairs")
     layout = TextFormat(log.delimiter, log.quote, log.header, tuple(log.names))
     sources = reading.inspect(files, log.format, layout)
     reading.require_columns(sources, cleaning.wanted_keys(config))
@@ -70,12 +71,19 @@ def open_item_file(config: PrepareConfig, base_dir: Path) -> list[Source]:
 def clean(engine: DuckEngine, config: PrepareConfig, sources: list[Source], progress: Progress) -> dict[str, int]:
     """The one pass over the log: table `clean`, and the rows read and left out by reason."""
     wanted = cleaning.wanted_columns(config)
+    for source in sources:
+        if source.is_lines:  # all in one source
+            engine.load(lines.LINES, lines.SCHEMA, lines.numbered(source.files))
+            if source.kind == "user_items":
+                lines.check_one_line_a_user(engine.rows, source.files)
     engine.view("raw", " UNION ALL ".join(source.select(wanted) for source in sources))
     engine.table("clean", cleaning.clean(config))
     found = dict(engine.rows("SELECT reason, count(*) FROM clean GROUP BY reason"))
     report = {READ: sum(found.values()), **{reason: found.get(reason, 0) for reason in cleaning.REASONS}}
     progress(f"read {report[READ]:,} rows from {sum(len(source.files) for source in sources)} file(s)")
     check_usable(config, report, sources, engine.rows)
+    if sources[0].is_lines:
+        engine.drop(lines.LINES)
     return report
 
 

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from attnrec_dist.errors import ConfigError, InputError, StorageError
+from attnrec_dist.prepare import lines
+from attnrec_dist.prepare.config import LINE_FORMATS
 from attnrec_dist.prepare.sql import identifier, text
 
 FORMATS = {"csv": "csv", "tsv": "tsv", "tab": "tsv", "parquet": "parquet", "pq": "parquet"}
@@ -34,15 +36,20 @@ class TextFormat:
 class Source:
     """Files with the same columns in the same order, so that one reader serves them all."""
 
-    kind: str  # csv, tsv, parquet
+    kind: str  # csv, tsv, parquet, user_items, pairs
     files: tuple[Path, ...]
     columns: tuple[tuple[str, str], ...]  # (name, type as Arrow writes it; "string" in text files)
     text: TextFormat
 
     def select(self, wanted: dict[str, str], files: tuple[Path, ...] | None = None) -> str:
-        """SELECT of {name in the result: column of the file}, each as text; an empty text is NULL."""
+        """SELECT of {name in the result: column of the file}, each as text; an empty text is NULL.
+
+        Of user_items and pairs it reads the table that prepare/lines.py fills, whole.
+        """
         listed = ", ".join(text(_literal_glob(path)) for path in files or self.files)
-        if self.kind == "parquet":
+        if self.is_lines:
+            reader = f"({lines.events(self.kind)}) AS e"
+        elif self.kind == "parquet":
             reader = f"read_parquet([{listed}])"
         else:
             columns = ", ".join(f"{text(name)}: 'VARCHAR'" for name, _ in self.columns)
@@ -56,24 +63,36 @@ class Source:
         return f"SELECT {shown} FROM {reader}"
 
     @property
+    def is_lines(self) -> bool:
+        return self.kind in LINE_FORMATS
+
+    @property
     def delimiter(self) -> str:
         return self.text.delimiter or ("\t" if self.kind == "tsv" else ",")
 
 
-def find_files(patterns: list[str], base: Path, where: str) -> list[Path]:
-    """The files that the patterns match, sorted, each once. Raises InputError for one that matches none."""
-    found: set[Path] = set()
+def find_files(patterns: list[str], base: Path, where: str, in_order: bool = False) -> list[Path]:
+    """The files that the patterns match, sorted, each once; with `in_order` as they are listed, and no pattern may be among them.
+
+    Raises InputError for one that matches none.
+    """
+    found: dict[Path, None] = {}
     for pattern in patterns:
         path = Path(os.path.normpath(base / Path(pattern).expanduser()))
         if path.is_dir():
             raise InputError(f"{where}: {path} is a directory; name its files, for example {pattern.rstrip('/')}/*.parquet")
+        if in_order and not path.exists() and glob.has_magic(pattern):
+            raise InputError(
+                f"{where}: the order of the lines is the time, and the pattern {pattern} does not tell the order of its files; "
+                "list them one by one, the earliest first"
+            )
         matches = [path] if path.exists() else [Path(match) for match in glob.glob(str(path), recursive=True)]
         matches = [match.resolve() for match in matches if not match.is_dir()]
         if not matches:
             what = "no file matches" if glob.has_magic(pattern) else "no such file:"
             raise InputError(f"{where}: {what} {path}{_similar_file(path)}; set it, or type --{where} PATH")
-        found.update(matches)
-    return sorted(found)
+        found.update(dict.fromkeys(matches))
+    return list(found) if in_order else sorted(found)
 
 
 def inspect(files: list[Path], kind: str, layout: TextFormat) -> list[Source]:
@@ -81,7 +100,7 @@ def inspect(files: list[Path], kind: str, layout: TextFormat) -> list[Source]:
     groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[Path]] = {}
     for path in files:
         actual = _kind(path, kind)
-        columns = _parquet_columns(path) if actual == "parquet" else _text_columns(path, actual, layout)
+        columns = _columns(path, actual, layout)
         groups.setdefault((actual, columns), []).append(path)
     return [Source(actual, tuple(paths), columns, layout) for (actual, columns), paths in groups.items()]
 
@@ -126,6 +145,13 @@ def _kind(path: Path, kind: str) -> str:
     return FORMATS[suffixes[-1]]
 
 
+def _columns(path: Path, kind: str, layout: TextFormat) -> tuple[tuple[str, str], ...]:
+    if kind in LINE_FORMATS:
+        _first_line(path)
+        return lines.COLUMNS
+    return _parquet_columns(path) if kind == "parquet" else _text_columns(path, kind, layout)
+
+
 def _parquet_columns(path: Path) -> tuple[tuple[str, str], ...]:
     try:
         schema = pq.read_schema(path)
@@ -161,17 +187,10 @@ def _text_columns(path: Path, kind: str, layout: TextFormat) -> tuple[tuple[str,
 
 
 def _first_line(path: Path) -> str:
-    try:
-        with pa.input_stream(str(path), compression="detect", buffer_size=1 << 16) as stream:
-            data = b""
-            while b"\n" not in data and (more := stream.read(1 << 16)):
-                data += more
-    except OSError as error:
-        if error.errno is not None:
-            raise StorageError.of(error, f"reading {path}") from None
-        raise InputError(
-            f"{path}: cannot be unpacked, it is damaged or not what its name says ({error}); fetch it again"
-        ) from None
+    with lines.unpacked(path) as stream:
+        data = b""
+        while b"\n" not in data and (more := stream.read(1 << 16)):
+            data += more
     if not data:
         raise InputError(f"{path}: the file is empty; leave it out, or write its header line")
     try:

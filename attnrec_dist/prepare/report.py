@@ -9,6 +9,7 @@ from attnrec_dist.data.shards import Manifest
 from attnrec_dist.errors import InputError
 from attnrec_dist.prepare.cleaning import REASONS, UNUSABLE, number_columns, offenders, wanted_columns
 from attnrec_dist.prepare.config import PrepareConfig
+from attnrec_dist.prepare.lines import located
 from attnrec_dist.prepare.reading import Source
 
 USUAL_TIMES = (int(datetime(1990, 1, 1, tzinfo=UTC).timestamp()), int(datetime(2101, 1, 1, tzinfo=UTC).timestamp()))
@@ -17,6 +18,7 @@ READ, KEPT = "rows read", "events kept"
 _HINTS = {
     "missing user": "is columns.user the right column?",
     "missing item": "is columns.item the right column?",
+    "more than two words": "pairs reads 'user item' lines; is input.format right, or is it user_items, csv or tsv?",
     "unreadable timestamp": "set columns.timestamp.unit (s, ms, us, iso), or columns.timestamp.format, for example '%d/%m/%Y'",
     "bad number": "leave the column out of columns.numeric, or set columns.missing_numeric for empty values",
     "unknown event": "check columns.event.types and columns.event.rename",
@@ -39,16 +41,24 @@ def summary(manifest: Manifest) -> str:
     lines = [
         cleaning_table(manifest.cleaning),
         f"  {counts.rows:,} users ({counts.users_without_train_events:,} without training events), "
-        f"{manifest.num_items:,} items and {cold:,} cold ones, {day(manifest.start_time)} to {day(manifest.end_time)}",
+        f"{manifest.num_items:,} items and {cold:,} cold ones, {span(manifest)}",
         f"  training {counts.train_events:,}  validation {counts.validation_events:,}  test {counts.test_events:,} events",
     ]
     if manifest.split.train_end is not None and manifest.split.valid_end is not None:
         lines.append(f"  validation from {day(manifest.split.train_end)}, test from {day(manifest.split.valid_end)} (UTC)")
-    if manifest.start_time < USUAL_TIMES[0] or manifest.end_time >= USUAL_TIMES[1]:
+    usual = USUAL_TIMES[0] <= manifest.start_time and manifest.end_time < USUAL_TIMES[1]
+    if not usual and not manifest.times_are_places:
         lines.append(
             "  warning: times before 1990 or after 2100: is columns.timestamp the right column, and columns.timestamp.unit right?"
         )
     return "\n".join(lines)
+
+
+def span(manifest: Manifest) -> str:
+    """From when to when the events are."""
+    if manifest.times_are_places:
+        return f"histories of at most {manifest.end_time + 1:,} events"
+    return f"{day(manifest.start_time)} to {day(manifest.end_time)}"
 
 
 def day(second: int) -> str:
@@ -64,7 +74,8 @@ def check_usable(config: PrepareConfig, cleaning: dict[str, int], sources: list[
     files = sum(len(source.files) for source in sources)
     first = f"{sources[0].files[0]}" + (f" and {files - 1} more" if files > 1 else "")
     if total == 0:
-        raise InputError(f"{first}: no rows below the header; is this the right file?")
+        where = "no line that is not blank" if sources[0].is_lines else "no rows below the header"
+        raise InputError(f"{first}: {where}; is this the right file?")
     bad = sum(cleaning.get(name, 0) for name in UNUSABLE)
     left = total - sum(cleaning.get(name, 0) for name in REASONS)
     if left > 0 and bad <= config.input.max_bad_share * total:
@@ -82,6 +93,10 @@ def check_usable(config: PrepareConfig, cleaning: dict[str, int], sources: list[
 def _examples(config: PrepareConfig, why: str, sources: list[Source], rows: Callable[[str], list], most: int = 3) -> list[str]:
     """The first rows that a reason rules out, found by reading again, file by file. Rows are counted from 1 below the header."""
     wanted = wanted_columns(config)
+    if sources[0].is_lines:
+        bad = f"SELECT CAST(raw_row.number AS BIGINT) FROM ({offenders(config, why, 'raw')}) AS o ORDER BY 1 LIMIT {most}"
+        found_lines = located(rows, sources[0].files, [number for (number,) in rows(bad)])
+        return [f"line {line:,} of {file}: {_shown(text)}" for file, line, text in found_lines]
     suspects = _suspects(config, why)
     found: list[str] = []
     for source in sources:

@@ -1,0 +1,126 @@
+"""Files whose order is the time: "user item item ..." (user_items) or "user item" (pairs) lines -> rows with a place.
+
+Lines are numbered here, one after another, before the engine sees them: whatever its threads do with them afterwards, the order is
+kept. An event's place in its user's history (0, 1, 2, ...) stands for its time. Memory: one block, or the longest line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+from attnrec_dist.errors import InputError, StorageError
+
+LINES = "lines"  # the table that `numbered` fills
+SCHEMA = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("number", pa.int64()), ("text", pa.string())])
+COLUMNS = (("user", "string"), ("item", "string"), ("place", "int64"), ("words", "int64"), ("number", "int64"))  # of `events`
+BLOCK = 2**22  # bytes read at a time
+LONGEST = 2**27  # bytes of a line: a user with more than ten million items is a file of another kind
+BLANKS = r" \t\r\v\f"
+
+
+def numbered(files: Sequence[Path]) -> Iterator[pa.RecordBatch]:
+    """Batches of SCHEMA with every line that is not blank: its file's index, its line there (from 1), its number over all
+    files, its text. Raises InputError, StorageError."""
+    number = 0
+    for index, path in enumerate(files):
+        line = 1
+        for block in _blocks(path):
+            kept = [place for place, text in enumerate(block) if text and not text.isspace()]
+            texts = _decoded([block[place] for place in kept], path, [line + place for place in kept])
+            count = len(kept)
+            columns = [
+                pa.array([index] * count, pa.int32()),
+                pa.array([line + place for place in kept], pa.int64()),
+                pa.array(range(number, number + count), pa.int64()),
+                texts,
+            ]
+            yield pa.record_batch(columns, schema=SCHEMA)
+            line += len(block)
+            number += count
+
+
+def events(kind: str) -> str:
+    """SELECT of COLUMNS from the table of lines. A line without an item gives one row whose item is NULL.
+
+    In pairs only good lines have a place, so that those left out leave no gap.
+    """
+    words = f"SELECT number, string_split_regex(trim(text, e'{BLANKS}'), '[{BLANKS}]+') AS words FROM {LINES}"
+    if kind == "user_items":
+        return f"""
+            SELECT words[1] AS user, unnest(CASE WHEN len(words) = 1 THEN [NULL] ELSE words[2:] END) AS item,
+                unnest(range(greatest(len(words) - 1, 1))) AS place, len(words) AS words, number
+            FROM ({words}) AS w"""
+    place = "row_number() OVER (PARTITION BY words[1], len(words) = 2 ORDER BY number) - 1"
+    return f"""
+        SELECT words[1] AS user, words[2] AS item, CASE WHEN len(words) = 2 THEN {place} END AS place, len(words) AS words, number
+        FROM ({words}) AS w"""
+
+
+def check_one_line_a_user(rows: Callable[[str], list], files: Sequence[Path]) -> None:
+    """Raises InputError when a user has two lines of user_items: nothing tells which history comes first."""
+    user = f"regexp_extract(text, '[^{BLANKS}]+')"
+    twice = rows(f"""
+        SELECT {user} AS user, min(number), max(number), count(*) FROM {LINES}
+        GROUP BY 1 HAVING count(*) > 1 ORDER BY 2 LIMIT 1""")
+    for name, first, last, count in twice:
+        (one, other) = located(rows, files, [first, last])
+        raise InputError(
+            f"{one[0]}: user {name!r} has {count:,} lines, the first {one[0]}:{one[1]}, the last {other[0]}:{other[1]}; "
+            "user_items has one line a user: join them, or write 'user item' lines and set input.format: pairs"
+        )
+
+
+def located(rows: Callable[[str], list], files: Sequence[Path], numbers: Sequence[int]) -> list[tuple[Path, int, str]]:
+    """(file, line there, text) of the lines with these numbers, in their order."""
+    listed = ", ".join(map(str, numbers))
+    found = rows(f"SELECT file, line, text FROM {LINES} WHERE number IN ({listed}) ORDER BY number")
+    return [(files[file], line, text) for file, line, text in found]
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[pa.NativeFile]:
+    """The file's bytes, decompressed by what its name says; errors on the way become ours."""
+    try:
+        with pa.input_stream(str(path), compression="detect", buffer_size=1 << 16) as stream:
+            yield stream
+    except OSError as error:
+        if error.errno is not None:
+            raise StorageError.of(error, f"reading {path}") from None
+        raise InputError(
+            f"{path}: cannot be unpacked, it is damaged or not what its name says ({error}); fetch it again"
+        ) from None
+
+
+def _blocks(path: Path) -> Iterator[list[bytes]]:
+    """All lines of a file, without their ends, some at a time."""
+    rest, done, is_first = b"", 0, True
+    with unpacked(path) as stream:
+        while more := stream.read(BLOCK):
+            if is_first:
+                more, is_first = more.removeprefix(b"\xef\xbb\xbf"), False
+            *whole, rest = (rest + more).split(b"\n")
+            done += len(whole)
+            if len(rest) > LONGEST:
+                raise InputError(f"{path}: line {done + 1} is longer than {LONGEST:,} bytes; is input.format right?")
+            if whole:
+                yield whole
+    if rest:
+        yield [rest]
+
+
+def _decoded(texts: list[bytes], path: Path, lines: list[int]) -> pa.Array:
+    try:
+        return pa.array(texts, pa.binary()).cast(pa.string())
+    except pa.ArrowInvalid:
+        for text, line in zip(texts, lines, strict=True):
+            try:
+                text.decode()
+            except UnicodeDecodeError:
+                raise InputError(
+                    f"{path}: line {line} is not UTF-8 text; is input.format right? Convert other encodings with iconv"
+                ) from None
+        raise
