@@ -285,7 +285,7 @@ class PrepareConfig(Section):
         if self.split.kind == "time":
             raise ValueError(f"split.kind: time needs times that users share, {lines} has places only; set it to leave_one_out")
         if self.statistics.graph.kind == "basket":
-            raise ValueError(f"statistics.graph.kind: {lines} has no baskets, each event has its own place; set it to next or none")
+            raise ValueError(f"statistics.graph.kind: {lines} has no baskets, each event its own place; set it to next or none")
         if self.filters.where:
             raise ValueError(f"filters.where: {lines} has no numbers; leave it out")
         return self

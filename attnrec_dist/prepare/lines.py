@@ -1,7 +1,7 @@
 """Files whose order is the time: "user item item ..." (user_items) or "user item" (pairs) lines -> rows with a place.
 
-Lines are numbered here, one after another, before the engine sees them: whatever its threads do with them afterwards, the order is
-kept. An event's place in its user's history (0, 1, 2, ...) stands for its time. Memory: one block, or the longest line.
+Lines are numbered here, one after another, before the engine sees them: whatever its threads do with them afterwards, the order
+is kept. An event's place in its user's history (0, 1, 2, ...) stands for its time. Memory: one block, or the longest line.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SCHEMA = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("number", pa.in
 COLUMNS = (("user", "string"), ("item", "string"), ("place", "int64"), ("words", "int64"), ("number", "int64"))  # of `events`
 BLOCK = 2**22  # bytes read at a time
 LONGEST = 2**27  # bytes of a line: a user with more than ten million items is a file of another kind
-BLANKS = r" \t\r\v\f"
+BLANKS = r" \t\r\v\f"  # in a regular expression; what bytes.strip takes off
 
 
 def numbered(files: Sequence[Path]) -> Iterator[pa.RecordBatch]:
@@ -28,8 +28,9 @@ def numbered(files: Sequence[Path]) -> Iterator[pa.RecordBatch]:
     number = 0
     for index, path in enumerate(files):
         line = 1
-        for block in _blocks(path):
-            kept = [place for place, text in enumerate(block) if text and not text.isspace()]
+        for raw in _blocks(path):
+            block = [text.strip() for text in raw]
+            kept = [place for place, text in enumerate(block) if text]
             texts = _decoded([block[place] for place in kept], path, [line + place for place in kept])
             count = len(kept)
             columns = [
@@ -48,7 +49,7 @@ def events(kind: str) -> str:
 
     In pairs only good lines have a place, so that those left out leave no gap.
     """
-    words = f"SELECT number, string_split_regex(trim(text, e'{BLANKS}'), '[{BLANKS}]+') AS words FROM {LINES}"
+    words = f"SELECT number, string_split_regex(text, '[{BLANKS}]+') AS words FROM {LINES}"
     if kind == "user_items":
         return f"""
             SELECT words[1] AS user, unnest(CASE WHEN len(words) = 1 THEN [NULL] ELSE words[2:] END) AS item,
