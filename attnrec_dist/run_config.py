@@ -69,8 +69,8 @@ def _name_in(tree: dict[str, Any], section: str) -> str:
 def load_run_config(path: Path, overrides: dict[str, Any]) -> RunConfig:
     """The YAML file with overrides applied and checked. Relative `data.path`s are relative to the current directory."""
     tree = apply_overrides(read_yaml(path), overrides)
-    if "model" not in tree and {"input", "columns"} <= tree.keys():
-        raise ConfigError(f"{path}: this is a prepare YAML (it has input, columns); type attnrec prepare {path}")
+    if "model" not in tree and {"input", "output"} <= tree.keys():
+        raise ConfigError(f"{path}: this is a prepare YAML (it has input, output); type attnrec prepare {path}")
     try:
         section = run_config_class(tree)
     except ConfigError as error:

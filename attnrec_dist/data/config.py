@@ -22,6 +22,11 @@ class DataConfig(Section):
     windows: Literal["all", "last"] = Field(
         "all", description="all: every target is trained once an epoch; last: only what fits the last window of a history"
     )
+    targets: Literal["all", "last", "prefixes"] = Field(
+        "all",
+        description="what is trained of a window. all: every target basket; last: only its last one; prefixes: every target "
+        "basket is a sample of its own, with the max_length tokens before it as history",
+    )
     context: int | None = Field(
         None, ge=0, description="tokens that a window repeats from the one before, without targets; null: half of max_length"
     )
@@ -37,6 +42,8 @@ class DataConfig(Section):
     def _context_fits(self) -> DataConfig:
         if self.context is not None and self.context >= self.max_length:
             raise ValueError(f"context: {self.context} leaves no room in a window of max_length {self.max_length}")
+        if self.context is not None and self.targets == "prefixes":
+            raise ValueError("context: with targets prefixes every sample has max_length tokens of history; leave it out")
         return self
 
     @property
@@ -45,5 +52,6 @@ class DataConfig(Section):
 
     def samples_key(self) -> str:
         """Changes when any key changes that decides which samples there are."""
-        parts = (self.basket, self.target_events, self.max_length, self.windows, self.context_tokens)
+        parts: tuple[object, ...] = (self.basket, self.target_events, self.max_length, self.windows)
+        parts += (self.context_tokens,) if self.targets == "all" else (self.context_tokens, self.targets)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

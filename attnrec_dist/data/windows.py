@@ -3,12 +3,13 @@
 A window is a run of whole baskets of at most `max_length` tokens. Its queries are those of its baskets that have a target
 and were no query of an earlier window; what stands before the first of them is context. So every target is trained
 exactly once an epoch. Rows without a target have no window. A single basket longer than a window is thinned evenly.
+With `targets: last` only a window's last query is one; with `targets: prefixes` every query has a window that ends with it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,18 +130,22 @@ def _paths(data: DataSet, config: DataConfig, directory: Path) -> tuple[Path, Pa
 
 def windows_of(rows: Rows, config: DataConfig, codes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """The windows of these rows' training parts: (place of the row among them [n], windows [n, 5]), in row order."""
-    in_training, row, place = training_tokens(rows)
+    in_training, row, _ = training_tokens(rows)
+    if not len(row):
+        return np.empty(0, np.int64), np.empty((0, COLUMNS), np.int32)
     times, events = rows.times[in_training], rows.events[in_training]
-    starts = np.flatnonzero(basket_starts(times, row, config.basket))  # [baskets]
+    starts = np.flatnonzero(basket_starts(times, row, config.basket))  # [baskets], tokens counted over all rows
+    ends = np.append(starts[1:], len(row))
     basket_row = row[starts]
-    has_target = np.maximum.reduceat(is_target(events, codes), starts) if len(starts) else np.empty(0, bool)
-    ends = place[np.append(starts[1:], len(row)) - 1] + 1 if len(starts) else np.empty(0, np.int64)  # in the row
+    has_target = np.maximum.reduceat(is_target(events, codes), starts)
+    if config.targets == "prefixes":
+        return _prefixes(starts, ends, basket_row, has_target, config)
     result_rows, result = [], []
     edges = np.searchsorted(basket_row, np.arange(len(rows.users) + 1))
     for index in range(len(rows.users)):
         first, last = edges[index], edges[index + 1]
         if last - first > 1:
-            for window in _cut(ends[first:last], has_target[first:last], config):
+            for window in _cut(ends[first:last] - starts[first], has_target[first:last], config):
                 result_rows.append(index)
                 result.append(window)
     return np.array(result_rows, np.int64), np.array(result, np.int32).reshape(-1, COLUMNS)
@@ -154,20 +159,25 @@ def training_tokens(rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows.offsets[row] + place, row, place
 
 
-def _cut(ends: np.ndarray, has_target: np.ndarray, config: DataConfig) -> Iterable[tuple[int, int, int, int, int]]:
+def _cut(ends: np.ndarray, has_target: np.ndarray, config: DataConfig) -> Iterator[tuple[int, int, int, int, int]]:
     """Windows of one row with baskets [k] that end at token ends[k]; basket k is a query when basket k + 1 has a target."""
     starts = np.concatenate([[0], ends[:-1]])
     queries = np.flatnonzero(has_target[1:])
+
+    def window(first: int, inside: np.ndarray) -> tuple[int, int, int, int, int]:
+        trained = inside[-1:] if config.targets == "last" else inside
+        final = int(inside[-1])
+        return int(starts[first]), int(ends[final]), int(ends[final + 1]), int(starts[trained[0]]), len(trained)
+
     if not len(queries):
         return
     last = int(queries[-1])
     if ends[last] <= config.max_length:  # by far the most rows: one window holds it all
-        yield 0, int(ends[last]), int(ends[last + 1]), int(starts[queries[0]]), len(queries)
+        yield window(0, queries)
         return
     if config.windows == "last":
         first = min(int(np.searchsorted(starts, ends[last] - config.max_length)), last)
-        inside = queries[queries >= first]
-        yield int(starts[first]), int(ends[last]), int(ends[last + 1]), int(starts[inside[0]]), len(inside)
+        yield window(first, queries[queries >= first])
         return
     done = 0
     while done < len(queries):
@@ -176,6 +186,23 @@ def _cut(ends: np.ndarray, has_target: np.ndarray, config: DataConfig) -> Iterab
         first = min(int(np.searchsorted(starts, starts[query] - context)), query)
         fitting = queries[done:][ends[queries[done:]] <= starts[first] + config.max_length]
         count = max(1, len(fitting))
-        final = int(queries[done + count - 1])
-        yield int(starts[first]), int(ends[final]), int(ends[final + 1]), int(starts[query]), count
+        yield window(first, queries[done : done + count])
         done += count
+
+
+def _prefixes(
+    starts: np.ndarray, ends: np.ndarray, basket_row: np.ndarray, has_target: np.ndarray, config: DataConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """A window for each query of all rows: the baskets up to it that fit. Baskets [k] hold the tokens [starts, ends), counted
+    over all rows. Without a loop, because there are as many windows as targets."""
+    asks = np.append((basket_row[1:] == basket_row[:-1]) & has_target[1:], False)
+    query = np.flatnonzero(asks)  # [n] basket of each
+    row = basket_row[query]
+    first_of_row = np.searchsorted(basket_row, row)
+    first = np.clip(np.searchsorted(starts, ends[query] - config.max_length), first_of_row, query)
+    if config.windows == "last":
+        last = np.searchsorted(row, row, side="right") - 1  # the row's last query
+        inside = query >= first[last]
+        query, row, first_of_row, first = query[inside], row[inside], first_of_row[inside], first[inside]
+    tokens = np.stack([starts[first], ends[query], ends[query + 1], starts[query]], axis=1) - starts[first_of_row][:, None]
+    return row, np.column_stack([tokens, np.ones(len(query), np.int64)]).astype(np.int32)

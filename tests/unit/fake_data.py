@@ -118,11 +118,13 @@ def leave_one_out(draw, max_rows: int = 5, max_events: int = 12) -> FakeData:
 @st.composite
 def configs(draw) -> DataConfig:
     max_length = draw(st.integers(1, 12))
+    targets = draw(st.sampled_from(["all", "all", "last", "prefixes"]))
     return DataConfig(
         path="fake",
         basket=draw(st.sampled_from(["time", "none"])),
         target_events=draw(st.sampled_from([None, ["buy"], ["view", "cart"], ["buy", "view"]])),
         max_length=max_length,
         windows=draw(st.sampled_from(["all", "last"])),
-        context=draw(st.none() | st.integers(0, max_length - 1)),
+        targets=targets,
+        context=None if targets == "prefixes" else draw(st.none() | st.integers(0, max_length - 1)),
     )

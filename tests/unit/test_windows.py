@@ -29,16 +29,26 @@ def plain_windows(row: Row, config: DataConfig) -> list[tuple[int, int, int, int
 
     def window(first: int, chosen: list[int]) -> tuple[int, int, int, int, int]:
         final = chosen[-1]
+        if config.targets == "last":
+            chosen = [final]
         return baskets[first][0], baskets[final][-1] + 1, baskets[final + 1][-1] + 1, baskets[chosen[0]][0], len(chosen)
+
+    def earliest(query: int) -> int:
+        """The first basket of those that fit together with the query's own."""
+        first = query
+        while first > 0 and tokens(first - 1, query) <= config.max_length:
+            first -= 1
+        return first
 
     if not queries:
         return []
+    if config.targets == "prefixes":
+        oldest = earliest(queries[-1]) if config.windows == "last" else 0
+        return [window(earliest(k), [k]) for k in queries if k >= oldest]
     if tokens(0, queries[-1]) <= config.max_length:
         return [window(0, queries)]
     if config.windows == "last":
-        first = queries[-1]
-        while first > 0 and tokens(first - 1, queries[-1]) <= config.max_length:
-            first -= 1
+        first = earliest(queries[-1])
         return [window(first, [k for k in queries if k >= first])]
     result = []
     while queries:
@@ -78,6 +88,11 @@ def test_an_example_by_hand():
     config = DataConfig(path="fake", max_length=3, context=0, target_events=["buy"])
     assert windows_of(late.rows(np.arange(1)), config, target_codes(config, EVENT_TYPES))[1].tolist() == [[0, 3, 4, 2, 1]]
     assert cut(max_length=4, windows="last") == [[3, 7, 9, 3, 2]]
+    assert cut(max_length=4, context=3, targets="last") == [[0, 3, 6, 2, 1], [2, 6, 7, 3, 1], [3, 7, 9, 6, 1]]
+    assert cut(max_length=7, targets="last") == [[0, 7, 9, 6, 1]]
+    assert cut(max_length=4, targets="prefixes") == [[0, 2, 3, 0, 1], [0, 3, 6, 2, 1], [2, 6, 7, 3, 1], [3, 7, 9, 6, 1]]
+    assert cut(max_length=4, targets="prefixes", windows="last") == [[2, 6, 7, 3, 1], [3, 7, 9, 6, 1]]
+    assert cut(max_length=2, targets="prefixes")[2] == [3, 6, 7, 3, 1]  # thinned to two of three tokens
     assert cut(max_length=2, context=1)[2] == [3, 6, 7, 3, 1]  # a basket longer than a window has one of its own
 
 
@@ -105,15 +120,14 @@ def test_the_stored_index_numbers_samples_row_by_row(data, config, tmp_path_fact
 @settings(deadline=None, max_examples=60)
 @given(configs(), configs())
 def test_configs_that_differ_in_samples_have_different_keys(one, other):
-    same = (one.basket, one.target_events, one.max_length, one.windows, one.context_tokens) == (
-        other.basket,
-        other.target_events,
-        other.max_length,
-        other.windows,
-        other.context_tokens,
-    )
+    keys = ("basket", "target_events", "max_length", "windows", "context_tokens", "targets")
+    same = all(getattr(one, key) == getattr(other, key) for key in keys)
     assert (one.samples_key() == other.samples_key()) == same
     assert one.samples_key() == one.model_copy(update={"workers": 3, "block_size": 7, "path": "elsewhere"}).samples_key()
+
+
+def test_the_key_of_all_targets_is_the_one_of_before_there_were_others():
+    assert DataConfig(path="fake", max_length=7, context=2).samples_key() == "ce257d8544238acf"
 
 
 DATA = FakeData([Row([(0, 1, 0), (1, 2, 2), (2, 3, 2)], 3, 3)])
@@ -173,6 +187,8 @@ def test_context_leaves_room(max_length, context):
     else:
         with pytest.raises(ConfigError, match="leaves no room"):
             build(DataConfig, tree, "t")
+    with pytest.raises(ConfigError, match="context: "):
+        build(DataConfig, tree | {"targets": "prefixes"}, "t")
 
 
 def test_rows_without_training_tokens_are_no_trouble():
