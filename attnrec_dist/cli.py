@@ -84,6 +84,10 @@ def make_parser() -> argparse.ArgumentParser:
     prepare.add_argument("--input", nargs="+", help="the raw files, instead of input.files")
     prepare.add_argument("--print_config", action="store_true", help="print the complete configuration and stop")
 
+    inspect = _command(commands, "inspect", "what is in a data set, checked: a table and a picture", inspect_command)
+    inspect.add_argument("data", metavar="DATA_DIR", nargs="?", type=Path)
+    inspect.add_argument("--output", type=Path, help="where the picture goes (default: DATA_DIR/inspect.png)")
+
     train = _command(commands, "train", "train on a data set; on a run directory that exists, go on", train_command, train_keys)
     train.add_argument("config", metavar="CONFIG.yaml", nargs="?", type=Path)
     train.add_argument("--run_dir", type=Path, help="where the run is kept (default: runs/ and the name of the YAML file)")
@@ -130,7 +134,7 @@ def make_parser() -> argparse.ArgumentParser:
 def _usage(command: argparse.ArgumentParser) -> str:
     """What must be given stands without brackets; for argparse all is optional, so that --help works without it."""
     usage = command.format_usage().removeprefix("usage: ")
-    for required in ("CONFIG.yaml", "RUN_DIR", *(["--output OUTPUT"] if command.prog.endswith(" recommend") else [])):
+    for required in ("CONFIG.yaml", "RUN_DIR", "DATA_DIR", *(["--output OUTPUT"] if command.prog.endswith(" recommend") else [])):
         usage = usage.replace(f"[{required}]", required)
     return usage.strip()
 
@@ -181,6 +185,31 @@ def prepare_command(arguments: argparse.Namespace, rest: list[str]) -> int:
         print(to_yaml(config), end="")
         return ExitCode.DONE
     prepare(config, path.parent, Path(config.output.dir), lambda text: print(text, file=sys.stderr, flush=True))
+    return ExitCode.DONE
+
+
+# inspect
+
+
+def inspect_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from attnrec_dist.data.inspect import inspect
+    from attnrec_dist.data.shards import DataSet
+    from attnrec_dist.errors import MissingExtraError
+    from attnrec_dist.evaluation.data_plots import draw
+    from attnrec_dist.evaluation.data_report import report
+
+    _no_more(rest)
+    found = inspect(DataSet.open(_required(arguments.data, "DATA_DIR", "inspect")))
+    print(report(found), flush=True)
+    picture = arguments.output or arguments.data / "inspect.png"
+    try:
+        draw(found, picture)
+    except MissingExtraError as error:
+        if arguments.output:
+            raise
+        print(f"attnrec: no picture: {error}", file=sys.stderr)
+        return ExitCode.DONE
+    print(picture)
     return ExitCode.DONE
 
 

@@ -27,17 +27,10 @@ def curves(metrics_jsonl: Path, png: Path, selected: str = SHOWN) -> None:
         MissingExtraError: matplotlib is not installed
         RunDirError: there is nothing to draw yet
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError("matplotlib", "plots", "drawing curves") from None
-
+    figure = new_figure(11, 4.2, "drawing curves")
     losses, evaluations = read_curves(metrics_jsonl)
     if not losses and not evaluations:
         raise RunDirError(f"{metrics_jsonl}: no step is logged yet; draw the curves once training has begun")
-    figure = Figure(figsize=(11, 4.2), dpi=120, layout="constrained")  # no pyplot: no global state, no display
-    FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     _draw_loss(left, losses)
     _draw_evaluations(right, evaluations, selected)
@@ -45,7 +38,23 @@ def curves(metrics_jsonl: Path, png: Path, selected: str = SHOWN) -> None:
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    # Written aside and renamed, so that a viewer never sees half a picture.
+    save(figure, png)
+
+
+def new_figure(width: float, height: float, purpose: str) -> Any:
+    """An empty figure of so many inches. Raises MissingExtraError, which names the purpose."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError("matplotlib", "plots", purpose) from None
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")  # no pyplot: no global state, no display
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Any, png: Path) -> None:
+    """Written aside and renamed, so that a viewer never sees half a picture."""
     aside = png.with_name(f".{png.name}.{os.getpid()}")
     figure.savefig(aside, format="png")
     aside.replace(png)

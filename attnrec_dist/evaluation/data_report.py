@@ -1,0 +1,133 @@
+"""A data set as a table: what `attnrec inspect` prints. Pure text from the figures that data/inspect.py counted."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from attnrec_dist.data.inspect import PARTS, Histogram, Inspection
+
+QUANTILES = (0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1)
+TOP_SHARES = (0.001, 0.01, 0.1, 0.5)
+TITLE_WIDTH = 40
+
+
+def report(found: Inspection) -> str:
+    """The whole table, ending in a line feed."""
+    manifest = found.data.manifest
+    blocks = [
+        f"{found.data.path}  fingerprint {manifest.fingerprint[:16]}",
+        _parts(found),
+        _distributions(found),
+        _facts(found),
+        *([_event_types(found)] if len(found.by_type) else []),
+        _top(found),
+        _checks(found),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def when(second: int) -> str:
+    """UTC, to the minute."""
+    try:
+        return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d %H:%M")
+    except (ValueError, OverflowError, OSError):
+        return f"second {second}"
+
+
+def span(seconds: int) -> str:
+    """
+    >>> span(90), span(3 * 3600), span(86_400 * 20)
+    ('1 minutes', '3 hours', '20.0 days')
+    """
+    if seconds < 2 * 3600:
+        return f"{seconds // 60} minutes"
+    return f"{seconds // 3600} hours" if seconds < 2 * 86_400 else f"{seconds / 86_400:.1f} days"
+
+
+def _parts(found: Inspection) -> str:
+    """The split on its time line."""
+    manifest = found.data.manifest
+    total = found.events.sum()
+    rows = [["part", "events", "share", "users", "on cold items"]]
+    for place, name in enumerate(PARTS):
+        count = int(found.events[place])
+        rows.append([name, f"{count:,}", f"{count / total:.1%}", f"{found.users[place]:,}", f"{found.cold_events[place]:,}"])
+    rows.append(["all", f"{total:,}", "", f"{found.rows:,}", f"{found.cold_events.sum():,}"])
+    if manifest.split.train_end is None or manifest.split.valid_end is None:
+        text = table(rows) + "\nsplit leave_one_out: of a user's events the last is test, the one before it validation"
+        if manifest.times_are_places:
+            return text + "\nno times in the log: an event's place in its user's history stands for one"
+        return text + f"\ntimes from {when(manifest.start_time)} to {when(manifest.end_time)}"
+    edges = [manifest.start_time, manifest.split.train_end, manifest.split.valid_end, manifest.end_time + 1]
+    for place, row in enumerate(rows[1:4]):
+        row += [when(edges[place]), span(max(0, edges[place + 1] - edges[place]))]
+    rows[0] += ["from (UTC)", "lasts"]
+    rows[4] += [f"to {when(manifest.end_time)}", span(edges[3] - edges[0])]
+    return table(rows)
+
+
+def _distributions(found: Inspection) -> str:
+    rows = [["", "mean", "min", "10%", "25%", "median", "75%", "90%", "99%", "max"], _row("events a user", found.lengths)]
+    if found.events[1:].any():
+        rows.append(_row("training events a user", found.train_lengths))
+    if found.has_baskets:
+        rows += [_row("baskets a user", found.baskets_a_user), _row("events a basket", found.baskets)]
+    return table(rows)
+
+
+def _row(name: str, numbers: Histogram) -> list[str]:
+    return [name, f"{numbers.mean:,.1f}", *(f"{numbers.quantile(share):,}" for share in QUANTILES)]
+
+
+def _facts(found: Inspection) -> str:
+    manifest = found.data.manifest
+    total = int(found.events.sum())
+    cold = manifest.num_all_items - manifest.num_items
+    rare = int((found.item_counts[: manifest.num_items] < 5).sum())
+    popular = [f"{share:.3g}% {found.share_of_top(share / 100):.1%}" for share in (each * 100 for each in TOP_SHARES)]
+    lines = [
+        ["items", f"{manifest.num_items:,} in the catalogue, {rare:,} of them with fewer than 5 training events; {cold:,} cold"],
+        ["popular items", "share of the training events on the most frequent " + ", ".join(popular)],
+        ["cold users", f"{found.users_without_train_events:,} without training events"],
+        ["repeats", f"{found.repeats / total:.1%} of the events are of an item that the user had before"],
+    ]
+    if found.has_baskets:
+        lines.append(["baskets", f"{found.baskets.total:,}, {found.share_of_baskets:.1%} of them with several events"])
+    else:
+        lines.append(["baskets", "none: no user has two events at one time"])
+    return "\n".join(f"{name:<15}{text}" for name, text in lines)
+
+
+def _event_types(found: Inspection) -> str:
+    rows = [["event", *PARTS, "share"]]
+    for name, counts in zip(found.data.manifest.event_types, found.by_type, strict=True):
+        rows.append([name, *(f"{count:,}" for count in counts), f"{counts.sum() / found.events.sum():.1%}"])
+    return table(rows)
+
+
+def _top(found: Inspection) -> str:
+    total = max(1, int(found.events[0]))
+    rows = [["most frequent", "training events", "share"]]
+    for name, count in zip(found.top, found.item_counts):
+        shown = name if len(name) <= TITLE_WIDTH else name[: TITLE_WIDTH - 3] + "..."
+        rows.append([shown, f"{count:,}", f"{count / total:.2%}"])
+    return table(rows)
+
+
+def _checks(found: Inspection) -> str:
+    files = found.data.manifest.shards + found.data.manifest.tables
+    return (
+        f"checked  {len(files)} files, {sum(file.bytes for file in files) / 1e6:,.1f} MB: sizes and sha256 as the manifest says\n"
+        f"         {found.rows:,} rows: times in order, parts within their cuts, items and event types known\n"
+        "         counts of parts, users and items as stored"
+    )
+
+
+def table(rows: list[list[str]]) -> str:
+    """Columns as wide as their longest cell, the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(zip(row, widths)))
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
