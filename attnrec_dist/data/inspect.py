@@ -139,6 +139,8 @@ def check_rows(data: DataSet, rows: Rows, row: np.ndarray, part: np.ndarray) -> 
     _refuse(data, rows, row[~fits], "an item that the catalogue does not have")
     later = (row[1:] == row[:-1]) & (rows.times[1:] < rows.times[:-1])
     _refuse(data, rows, row[1:][later], "its times are not in order")
+    inside = (rows.times >= manifest.start_time) & (rows.times <= manifest.end_time)
+    _refuse(data, rows, row[~inside], "a time outside the manifest's start_time and end_time")
     known = (rows.events >= 0) & (rows.events < max(1, len(manifest.event_types)))
     _refuse(data, rows, row[~known], "an event type that the manifest does not name")
     if manifest.split.train_end is not None and manifest.split.valid_end is not None:
@@ -177,8 +179,6 @@ def _count(found: Inspection, rows: Rows, row: np.ndarray, part: np.ndarray) -> 
         found.by_type += np.bincount(codes, minlength=found.by_type.size).reshape(found.by_type.shape)
     width = found.bins[1] - found.bins[0]
     at = rows.times // width - found.bins[0] // width
-    inside = (at >= 0) & (at < found.time_line.shape[1])
-    _refuse(found.data, rows, row[~inside], "a time outside the manifest's start_time and end_time")
     place = part * found.time_line.shape[1] + at
     found.time_line += np.bincount(place, minlength=found.time_line.size).reshape(found.time_line.shape)
     items, counts = np.unique(rows.items[part == 0], return_counts=True)
