@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prepare_helpers import contents, flip_byte, run, write_csv
-from tiny_shop import START
 
 from attnrec_dist.data import inspect as inspecting
 from attnrec_dist.data.inspect import BIN_PLACES, BIN_SECONDS, MOST_BINS, Histogram, Inspection, bins, inspect
@@ -195,7 +194,7 @@ def trained(rows: Rows) -> int:
         ({"items": put(0, -1)}, "an item that the catalogue does not have"),
         ({"times": put(trained, lambda rows: rows.times.max())}, "its times are not in order"),
         ({"events": put(5, 2)}, "an event type"),
-        ({"times": put(slice(None), START)}, "wrong side of a cut"),
+        ({"times": put(slice(None), lambda rows: rows.times.min())}, "wrong side of a cut"),
         ({"times": put(trained, lambda rows: rows.times.min() - 1)}, "a time outside"),
         ({"numeric": lambda numeric, rows: {"quantity": put(3, np.nan)(numeric["quantity"].copy(), rows)}}, "is not finite"),
         ({"items": put(trained, lambda rows: (rows.items[trained(rows)] + 1) % 20)}, "its counts are not those of the sequences"),
