@@ -56,13 +56,13 @@ def _time_line(axes: Any, found: Inspection) -> None:
         axes.axvline(np.datetime64(cut, "s") if is_calendar else cut, color="black", linestyle=":", linewidth=1)
     width = int(found.bins[1] - found.bins[0])
     if manifest.times_are_places:
-        axes.set_title("Events by their place in the history")
+        axes.set_title("Events by their place in the history", loc="left")
         axes.set_xlabel("place in the user's history (the first 99% of the events)")
         shown = np.searchsorted(np.cumsum(below), 0.99 * below.sum()) + 1
         axes.set_xlim(found.bins[0], found.bins[shown])
         axes.set_ylabel("events" if width == 1 else f"events in {width:,} places")
     else:
-        axes.set_title("Events in time")
+        axes.set_title("Events in time", loc="left")
         axes.set_ylabel(f"events in {_width(width)}" if width != DAY else "events a day")
         if is_calendar:
             from matplotlib.dates import AutoDateLocator, ConciseDateFormatter

@@ -141,7 +141,7 @@ def _kind(path: Path, kind: str) -> str:
     if kind != "auto":
         return kind
     if not suffixes or suffixes[-1] not in FORMATS:
-        raise InputError(f"{path}: the name does not tell the format; set input.format to csv, tsv or parquet")
+        raise InputError(f"{path}: the name does not tell the format; set input.format to csv, tsv, parquet, user_items or pairs")
     return FORMATS[suffixes[-1]]
 
 
