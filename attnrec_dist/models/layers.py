@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,16 +16,19 @@ from attnrec_dist.ops.attention import attention
 from attnrec_dist.ops.item_table import ItemTable
 from attnrec_dist.ops.packed import Layout
 
+DAY, YEAR = 86_400, 365.2425  # seconds; days
+GAPS = 24  # buckets of days between baskets
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 
 
 class TokenEmbedding(nn.Module):
-    """Item + position + event type, each learned. The tokens of a basket share a position, the basket's place in the row."""
+    """Item + position + event type (+ time), each learned. The tokens of a basket share a position, its place in the row."""
 
-    def __init__(self, spec: DataSpec, width: int, dropout: float):
+    def __init__(self, spec: DataSpec, width: int, dropout: float, time: bool = False):
         super().__init__()
         self.positions = nn.Embedding(spec.max_length, width)
         self.events = nn.Embedding(len(spec.event_types), width) if len(spec.event_types) > 1 else None
+        self.time = TimeEmbedding(width) if time else None
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, batch: SequenceBatch, table: ItemTable) -> Tensor:
@@ -34,7 +38,47 @@ class TokenEmbedding(nn.Module):
             if "event" not in batch.events:
                 raise DataError("the model embeds event types but the batch has none; prepare the data with columns.event")
             x = x + self.events(batch.events["event"])
+        if self.time is not None:
+            x = x + self.time(batch)
         return self.dropout(x)
+
+
+class TimeEmbedding(nn.Module):
+    """When a token was: days since the basket before it (half-octaves), weekday, month (UTC), each learned."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.gaps = nn.Embedding(GAPS, width)
+        self.weekdays = nn.Embedding(7, width)
+        self.months = nn.Embedding(12, width)
+
+    def forward(self, batch: SequenceBatch) -> Tensor:
+        """[T, D]"""
+        days = (batch.times - basket_before(batch)).clamp(min=0) / DAY
+        gap = (2 * (days + 1).log2()).long().clamp(max=GAPS - 1)
+        return self.gaps(gap) + self.weekdays(weekday(batch.times)) + self.months(month(batch.times))
+
+
+def basket_before(batch: SequenceBatch) -> Tensor:
+    """The time of the basket before each token's own, int64 [T]; of a row's first basket its own time."""
+    token = torch.arange(len(batch.times), device=batch.times.device)
+    begins = torch.ones_like(token, dtype=torch.bool)  # a basket
+    begins[1:] = batch.baskets[1:] != batch.baskets[:-1]
+    begins[batch.offsets[:-1].long()] = True
+    first = torch.where(begins, token, 0).cummax(0).values  # token of the basket
+    row_start = torch.zeros_like(begins)
+    row_start[batch.offsets[:-1].long()] = True
+    return batch.times[torch.where(row_start[first], first, first - 1)]
+
+
+def weekday(times: Tensor) -> Tensor:
+    """0 for Monday, UTC; of unix seconds."""
+    return (times.div(DAY, rounding_mode="floor") + 3) % 7  # 1970 began on a Thursday
+
+
+def month(times: Tensor) -> Tensor:
+    """Twelfths of a year, 0 to 11, UTC; of unix seconds."""
+    return ((times.double() / DAY % YEAR) / (YEAR / 12)).long().clamp(0, 11)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from attnrec_dist.errors import DataError
 from attnrec_dist.models.experts import EXPERTS, SEQUENCE, ExpertConfig, QueryChunk
 from attnrec_dist.models.experts.base import AGES, AGOS, DAY, NOTHING, PACE, Expert, HistoryAttention, wide
 from attnrec_dist.models.experts.opinions import Answer, Opinion, Rise, Softmax
-from attnrec_dist.models.layers import reset_parameters
+from attnrec_dist.models.layers import month, reset_parameters, weekday
 from attnrec_dist.models.sasrec import SASRec, SASRecConfig
 from attnrec_dist.ops.item_table import ItemTable
 from attnrec_dist.ops.packed import Layout, pool_baskets
@@ -35,7 +35,6 @@ from attnrec_dist.ops.trend import Trend
 from attnrec_dist.settings import Section
 
 CHUNK_ELEMENTS = 2**23  # of [queries, history, width] held at once
-MONTHS = 12
 RULE_NOTHING_OUT = (SEQUENCE, "trend")  # experts that give every item some probability
 
 
@@ -49,6 +48,7 @@ class MixtureConfig(Section):
     rise: float = Field(
         0.0, ge=0, description="in ranking: power by which items that sell better of late than for long are preferred; not learnt"
     )
+    weekday: bool = Field(False, description="whether the experts' weights know the query's weekday, beside its month")
     expert_dropout: float = Field(0.0, ge=0, lt=1, description="share of (query, expert) pairs left out in training")
 
     @model_validator(mode="after")
@@ -88,9 +88,11 @@ class Mixture(nn.Module):
         self.others = nn.ModuleDict({name: EXPERTS[name](shape, spec) for name in config.experts if name != SEQUENCE})
         self.key = nn.Linear(config.body.width, len(config.experts), bias=False)  # a key an expert
         self.prior = nn.Parameter(torch.zeros(len(config.experts)))
-        self.season = nn.Embedding(MONTHS, len(config.experts))
+        self.season = nn.Embedding(12, len(config.experts))
+        self.weekday = nn.Embedding(7, len(config.experts)) if config.weekday else None
         reset_parameters(self)
-        nn.init.zeros_(self.season.weight)
+        for calendar in filter(None, (self.season, self.weekday)):
+            nn.init.zeros_(calendar.weight)
         nn.init.zeros_(self.key.weight)
         for part in self.modules():
             if isinstance(part, HistoryAttention):
@@ -118,8 +120,9 @@ class Mixture(nn.Module):
 
     def log_alpha(self, state: Tensor, times: Tensor) -> Tensor:
         """Log weights of the experts, [P, K]."""
-        month = ((times.double() / DAY % 365.2425) / (365.2425 / MONTHS)).long().clamp(0, MONTHS - 1)
-        scores = wide(self.key(state)) + PACE * (self.season(month) + self.prior)
+        scores = wide(self.key(state)) + PACE * (self.season(month(times)) + self.prior)
+        if self.weekday is not None:
+            scores = scores + PACE * self.weekday(weekday(times))
         if self.training and self.config.expert_dropout:
             dropped = torch.rand_like(scores) < self.config.expert_dropout
             open_minded = [name in RULE_NOTHING_OUT for name in self.config.experts]  # one of them stays: p > 0 for every item

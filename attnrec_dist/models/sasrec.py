@@ -28,6 +28,7 @@ class SASRecConfig(Section):
     )
     norm: Literal["pre", "post"] = Field("pre", description="layer norm before each half of a block, or after its addition")
     activation: Literal["relu", "gelu"] = Field("relu", description="of the feed-forward network")
+    time: bool = Field(False, description="embeds days since the basket before, weekday and month; needs a log with real times")
 
 
 class SASRec(nn.Module):
@@ -45,7 +46,7 @@ class SASRec(nn.Module):
             activation=config.activation,
         )
         self.table = ItemTable(spec.num_items, config.width)
-        self.embedding = TokenEmbedding(spec, config.width, config.dropout)
+        self.embedding = TokenEmbedding(spec, config.width, config.dropout, config.time)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(config.width)
         reset_parameters(self)

@@ -364,13 +364,13 @@ def test_ages_are_half_octaves_of_days_at_the_querys_time():
     assert chunk.ago.tolist() == [[2, 1, 0]]
 
 
-def test_the_experts_weights_follow_state_and_month():
-    model = make_model(make_statistics(ITEMS))
+def test_the_experts_weights_follow_state_month_and_weekday():
+    model = make_model(make_statistics(ITEMS), weekday=True)
     state = torch.randn(3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     january_in_1970, march_in_2011, december_in_2011 = 5 * DAY, 1_300_000_000, 1_324_000_000
     alpha = model.log_alpha(state, torch.tensor([january_in_1970, march_in_2011, december_in_2011])).exp()
-    for row, month in enumerate((0, 2, 11)):
-        scores = model.key.weight @ state[row] + PACE * (model.season.weight[month] + model.prior)
+    for row, (month, weekday) in enumerate(((0, 1), (2, 6), (11, 4))):  # Tuesday 6 January, Sunday 13 March, Friday 16 December
+        scores = model.key.weight @ state[row] + PACE * (model.season.weight[month] + model.weekday.weight[weekday] + model.prior)
         torch.testing.assert_close(alpha[row], scores.exp() / scores.exp().sum())
 
 
