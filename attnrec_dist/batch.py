@@ -38,7 +38,8 @@ class SequenceBatch:
     max_length: int  # longest row, known on the host so that no kernel has to ask the device
     singletons: bool  # every basket holds one token: attention is plainly causal
     events: dict[str, Tensor] = field(default_factory=dict)  # {"event": [T], numeric columns: [T] float32}
-    negatives: Tensor | None = None
+    query_keys: Tensor | None = None  # [P] what is drawn for a query, and
+    step_key: Tensor | None = None  # [1] for all queries of a step, is drawn under these: data/keys.py
     evidence: dict[str, Tensor] = field(default_factory=dict)  # what a model's experts asked of the data: data/evidence.py
 
     @property

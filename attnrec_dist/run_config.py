@@ -39,6 +39,11 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _ranks_by_what_it_trains(self) -> RunConfig:
+        if hasattr(self.loss, "negatives") and hasattr(self.model, "experts"):
+            raise ValueError(
+                f"loss.name: {self.loss.name} scores a few drawn items, but model {self.model.name} needs the probability of "
+                "every target among all items; type --loss.name softmax"
+            )
         if getattr(self.loss, "temperature", 1.0) != 1.0 and hasattr(self.model, "experts"):
             raise ValueError(
                 f"loss.temperature: model {self.model.name} ranks by the probabilities that it trains, so it takes no "

@@ -49,8 +49,9 @@ def main() -> None:
     build_index(data, config, scratch)
     index = open_index(data, config, scratch)
     steps = Steps(data, index, config, Order(data.manifest.fingerprint, 0, len(index), 64), Share(0, 1, 16384))
-    model = build_model(model_config_class("sasrec")(), DataSpec(data.manifest.num_items, config.max_length))
-    objective = Objective(model, build_loss(loss_config_class("softmax")()))
+    spec = DataSpec(data.manifest.num_items, config.max_length, statistics=data)
+    model = build_model(model_config_class("sasrec")(), spec)
+    objective = Objective(model, build_loss(loss_config_class("softmax")(), spec))
     optimizer = torch.optim.AdamW(objective.parameters(), fused=True)
     micro = [batch for step in range(STEPS) for batch in steps[step].micro_batches]
     targets = statistics.mean(len(batch.targets) for batch in micro)

@@ -19,6 +19,7 @@ from attnrec_dist.batch import SequenceBatch
 from attnrec_dist.data import order as order_of
 from attnrec_dist.data.config import DataConfig
 from attnrec_dist.data.evidence import EvidenceFinder
+from attnrec_dist.data.keys import add_keys
 from attnrec_dist.data.order import Order
 from attnrec_dist.data.pack import Histories, pack, ranges
 from attnrec_dist.data.shards import DataSet
@@ -69,7 +70,7 @@ class Steps(Dataset[GlobalBatch]):
     def __getitem__(self, step: int) -> GlobalBatch:
         ids = order_of.samples(self.order, step)
         dealt = order_of.split(self.index.lengths(ids), self.share.world, self.share.budget)[self.share.rank]
-        micro_batches = [self.micro_batch(ids[places]) for places in dealt]
+        micro_batches = [self.micro_batch(ids[places], step) for places in dealt]
         return GlobalBatch(
             step=step,
             micro_batches=micro_batches,
@@ -78,7 +79,7 @@ class Steps(Dataset[GlobalBatch]):
             tokens=sum(micro.num_tokens for micro in micro_batches),
         )
 
-    def micro_batch(self, ids: np.ndarray) -> SequenceBatch:
+    def micro_batch(self, ids: np.ndarray, step: int = 0) -> SequenceBatch:
         """The packed samples of these ids; stand-ins (PADDING) come last, as rows of one token and weight 0."""
         real = ids[ids >= 0]
         row = self.index.rows_of(real)
@@ -99,6 +100,7 @@ class Steps(Dataset[GlobalBatch]):
             is_target=is_target(events, self.codes),
         )
         batch = pack(pieces, self.config.basket, self.config.max_length, standins=int((ids < 0).sum()))
+        add_keys(batch, self.order, step)
         if self.evidence is not None:
             self.evidence.add(batch)
         return batch

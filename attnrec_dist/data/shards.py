@@ -168,6 +168,10 @@ class DataSet:
         """index, id, count (training events), and the item file's columns (title, ...), in index order."""
         return self._tables[0]
 
+    def popularity(self) -> np.ndarray:
+        """Training events of each catalogue item, int64 [V]."""
+        return self.items()["count"].to_numpy()[: self.manifest.num_items].astype(np.int64)
+
     def users(self) -> pa.Table:
         """index, id, in index order."""
         return self._tables[1]

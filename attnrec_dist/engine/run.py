@@ -24,7 +24,7 @@ from attnrec_dist.engine.strategy import Strategy
 from attnrec_dist.engine.tracking import Metrics, ProgressBar
 from attnrec_dist.errors import ConfigError, FaultError, RunDirError
 from attnrec_dist.evaluation.evaluate import evaluate
-from attnrec_dist.losses import build_loss
+from attnrec_dist.losses import build_loss, rank_as_trained
 from attnrec_dist.models import build_model
 from attnrec_dist.run_dir import RunDir, write_whole
 from attnrec_dist.settings import read_yaml, to_yaml
@@ -75,7 +75,10 @@ class Run:
         return {"data fingerprint": self.data.manifest.fingerprint, "model": self.config.model.name}
 
     def build_model_and_loss(self) -> tuple[nn.Module, nn.Module]:
-        return build_model(self.config.model, data_spec(self.data, self.config)), build_loss(self.config.loss)
+        spec = data_spec(self.data, self.config)
+        model, loss = build_model(self.config.model, spec), build_loss(self.config.loss, spec)
+        rank_as_trained(model.table, getattr(self.config.loss, "normalize", False))  # type: ignore[arg-type]
+        return model, loss
 
     def say(self, text: str) -> None:
         if self.world.is_main:

@@ -14,6 +14,7 @@ from attnrec_dist.batch import DataSpec, SequenceBatch
 from attnrec_dist.data.config import DataConfig
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.errors import CheckpointError, DataError, RunDirError
+from attnrec_dist.losses import rank_as_trained
 from attnrec_dist.models import build_model, model_config_class
 from attnrec_dist.run_dir import MARKER, RunDir, read_weights
 from attnrec_dist.settings import build, read_yaml
@@ -61,6 +62,7 @@ def load_model(path: Path, checkpoint: str = "best", data: str | None = None, de
         )
     manifest = data_set.manifest
     model = build_model(model_config, DataSpec(manifest.num_items, config.max_length, tuple(manifest.event_types), data_set))
+    rank_as_trained(model.table, bool((tree.get("loss") or {}).get("normalize")))  # type: ignore[arg-type]
     weights = read_weights(folder)
     if next(iter(weights.values())).dtype == torch.float64:
         model = model.double()

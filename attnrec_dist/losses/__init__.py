@@ -1,6 +1,6 @@
-"""The losses, by name. A new one is a file here and a line in LOSSES.
+"""The losses, by name. A new one is a file here and a line in LOSSES: docs/add-a-loss.md.
 
-A loss is an nn.Module made as `Loss(config)`, with a settings section `Config` and `forward(output, batch, table) ->
+A loss is an nn.Module made as `Loss(config, spec)`, with a settings section `Config` and `forward(output, batch, table) ->
 (sum, weight)`: fp32 scalars (float64 in a float64 run). It never divides; the engine does, by the weight of all ranks.
 """
 
@@ -10,12 +10,18 @@ from typing import Any
 
 from torch import nn
 
+from attnrec_dist.batch import DataSpec
+from attnrec_dist.losses.bce import BCE
+from attnrec_dist.losses.sampled_softmax import SampledSoftmax
 from attnrec_dist.losses.softmax import FullSoftmax
+from attnrec_dist.ops.item_table import ItemTable
 from attnrec_dist.ops.registry import lookup
 from attnrec_dist.settings import Section
 
 LOSSES: dict[str, Any] = {
     "softmax": FullSoftmax,
+    "sampled_softmax": SampledSoftmax,
+    "bce": BCE,
 }
 
 
@@ -25,6 +31,11 @@ def loss_config_class(name: str) -> type[Section]:
     return config
 
 
-def build_loss(config: Any) -> nn.Module:
-    loss: nn.Module = lookup(LOSSES, config.name, "loss.name")(config)
+def build_loss(config: Any, spec: DataSpec) -> nn.Module:
+    loss: nn.Module = lookup(LOSSES, config.name, "loss.name")(config, spec)
     return loss
+
+
+def rank_as_trained(table: ItemTable, normalize: bool) -> None:
+    """Has the table score by cosine where the loss trains cosines: in training, in evaluation and whenever it is loaded."""
+    table.unit = normalize

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from attnrec_dist.batch import Output, SequenceBatch
+from attnrec_dist.batch import DataSpec, Output, SequenceBatch
 from attnrec_dist.ops.item_table import ItemTable
 from attnrec_dist.settings import Section
 
@@ -20,7 +20,7 @@ class FullSoftmaxConfig(Section):
 class FullSoftmax(nn.Module):
     Config = FullSoftmaxConfig
 
-    def __init__(self, config: FullSoftmaxConfig):
+    def __init__(self, config: FullSoftmaxConfig, spec: DataSpec):
         super().__init__()
         self.temperature = config.temperature
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attnrec_dist.ops.chosen_logits import chosen_logits
 from attnrec_dist.ops.linear_cross_entropy import linear_cross_entropy
 
 INITIAL_STD = 0.02
@@ -20,6 +21,7 @@ class ItemTable(nn.Module):
 
     def __init__(self, num_items: int, width: int):
         super().__init__()
+        self.unit = False  # items are scored by unit vectors: the cosine, where the loss trains that
         self.weight = nn.Parameter(torch.empty(num_items, width))
         self.reset_parameters()
 
@@ -41,7 +43,22 @@ class ItemTable(nn.Module):
 
     def logits(self, hidden: Tensor, lo: int = 0, hi: int | None = None) -> Tensor:
         """Scores of items lo to hi (default: to the end): [P, D] -> [P, hi - lo]; in autocast's type inside autocast."""
-        return hidden @ self.weight[lo:hi].t()
+        vectors = self.weight[lo:hi]
+        if self.unit:
+            hidden, vectors = F.normalize(hidden, dim=-1), F.normalize(vectors, dim=-1)
+        return hidden @ vectors.t()
+
+    def chosen_logits(self, hidden: Tensor, ids: Tensor) -> Tensor:
+        """Scores of some items, fp32 or float64: ids [P, N] are each query's own, ids [N] the same for all; [P, D] -> [P, N]."""
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        if self.unit:
+            hidden = F.normalize(hidden.to(wide), dim=-1)
+        if ids.dim() > 1:
+            return chosen_logits(hidden, self.weight, ids, self.unit)
+        vectors = self(ids)
+        if self.unit:
+            vectors = F.normalize(vectors.to(wide), dim=-1)
+        return (hidden @ vectors.t()).to(wide)
 
     def cross_entropy(
         self,

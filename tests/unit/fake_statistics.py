@@ -29,6 +29,12 @@ class FakeStatistics:
             counts=np.array([self.events[key] for key in keys], np.int32),
         )
 
+    def popularity(self) -> np.ndarray:
+        counts = np.zeros(self.num_items, np.int64)
+        for (item, _), count in self.events.items():
+            counts[item] += count
+        return counts
+
     def graph(self) -> ItemGraph:
         keys = sorted(self.edges, key=lambda edge: (edge[0], -self.edges[edge][0], edge[1]))
         return ItemGraph(

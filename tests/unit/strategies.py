@@ -52,6 +52,8 @@ def make_batch(sizes: list[list[int]], num_items: int = 30, seed: int = 0) -> Se
         max_length=max((sum(row) for row in sizes), default=0),
         singletons=all(size == 1 for row in sizes for size in row),
         events={"event": draw(len(EVENT_TYPES), offsets[-1])},
+        query_keys=torch.arange(len(queries)) * 7919 + seed,
+        step_key=torch.tensor([seed]),
     )
 
 
@@ -92,6 +94,7 @@ def take_rows(batch: SequenceBatch, rows: list[int]) -> SequenceBatch:
         offsets=torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist()], dtype=torch.int32),
         queries=torch.tensor([new_place[int(batch.queries[query])] for query in kept], dtype=torch.int64),
         query_times=batch.query_times[kept],
+        query_keys=None if batch.query_keys is None else batch.query_keys[kept],
         targets=batch.targets[marks],
         target_query=torch.tensor([new_query[int(batch.target_query[m])] for m in marks], dtype=torch.int64),
         target_weight=batch.target_weight[marks],

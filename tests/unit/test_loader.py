@@ -140,3 +140,29 @@ def test_a_silent_worker_is_a_worker_error(make_steps, monkeypatch, fresh_handle
 def test_other_errors_pass_as_they_are():
     with pytest.raises(RuntimeError, match="the model's worker bees"), worker_errors():
         raise RuntimeError("the model's worker bees")
+
+
+def test_a_query_has_its_key_on_any_layout(make_steps):
+    """Keys tell queries apart, steps too, and depend neither on ranks, micro-batches nor on the step's other samples."""
+    order = make_steps().order
+
+    def keys(world: int, budget: int, step: int) -> tuple[dict[tuple[int, int], int], set[int]]:
+        of_query, of_step = {}, set()
+        for rank in range(world):
+            for micro in make_steps(Share(rank, world, budget))[step].micro_batches:
+                row = torch.searchsorted(micro.offsets[1:].long(), micro.queries, right=True)
+                pairs = zip(micro.sample_ids[row].tolist(), micro.query_keys.tolist(), strict=True)
+                for place, (sample, key) in enumerate(pairs):
+                    of_query[sample, place - row.tolist().index(row[place])] = key
+                of_step |= set(micro.step_key.tolist())
+        return of_query, of_step
+
+    last = order.steps_per_epoch - 1
+    for step in (0, last):
+        one, step_key = keys(1, 10_000, step)
+        assert len(step_key) == 1
+        assert len(set(one.values())) == len(one) > 16
+        for world, budget in ((1, 20), (2, 60), (3, 20)):
+            assert keys(world, budget, step) == (one, step_key)
+    assert not set(keys(1, 60, 0)[0].values()) & set(keys(1, 60, last + 1)[0].values())
+    assert keys(1, 60, 0)[1] != keys(1, 60, last + 1)[1]

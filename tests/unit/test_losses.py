@@ -1,24 +1,45 @@
-"""Every registered loss, and the full softmax against brute force."""
+"""Every registered loss: the contract, and brute force."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from fake_statistics import make_statistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import batches, make_batch
+from strategies import batches, make_batch, take_rows
 
-from attnrec_dist.batch import Output
+from attnrec_dist.batch import DataSpec, Output
 from attnrec_dist.errors import ConfigError
-from attnrec_dist.losses import LOSSES, build_loss, loss_config_class
+from attnrec_dist.losses import LOSSES, build_loss, loss_config_class, rank_as_trained
 from attnrec_dist.ops.item_table import ItemTable
 from attnrec_dist.settings import build
 
+SPEC = DataSpec(num_items=30, max_length=40, statistics=make_statistics(30))
 every_loss = pytest.mark.parametrize("name", LOSSES)
+# Settings that compute something else than the defaults do.
+VARIANTS = {
+    "softmax": [{}, {"temperature": 0.5}],
+    "sampled_softmax": [
+        {},
+        {"negatives": 7, "distribution": "popularity", "shared": True, "temperature": 0.3},
+        {"negatives": 5, "normalize": True, "temperature": 0.1, "logq": False},
+        {"negatives": 40, "normalize": True, "shared": True},
+    ],
+    "bce": [{}, {"negatives": 1}, {"negatives": 6, "calibration": 0.75, "distribution": "popularity"}, {"shared": True}],
+}
+CASES = [{"name": name, **keys} for name in LOSSES for keys in VARIANTS.get(name, [{}])]
+every_case = pytest.mark.parametrize("keys", CASES, ids=[" ".join(map(str, case.values())) for case in CASES])
 
 
 def make_loss(**keys):
-    return build_loss(build(loss_config_class(keys["name"]), keys, "loss"))
+    return build_loss(build(loss_config_class(keys["name"]), keys, "loss"), SPEC)
+
+
+def make_table(keys, dtype=torch.float64):
+    table = ItemTable(30, 4).to(dtype)
+    rank_as_trained(table, keys.get("normalize", False))
+    return table
 
 
 def setting(batch, dtype=torch.float64):
@@ -90,3 +111,58 @@ def test_softmax_equals_brute_force(batch, temperature):
     torch.testing.assert_close(weight, batch.target_weight.double().sum())
     leaves = (output.hidden, table.weight)
     torch.testing.assert_close(torch.autograd.grad(total, leaves), torch.autograd.grad(expected, leaves), rtol=1e-11, atol=1e-12)
+
+
+@given(batch=batches(), cut=st.integers(0, 4))
+@settings(deadline=None, max_examples=15)
+@every_case
+def test_micro_batches_add_up(keys, batch, cut):
+    """Each query has the same negatives in whatever micro-batch it stands."""
+    output, table = setting(batch)
+    table.unit = keys.get("normalize", False)
+    loss = make_loss(**keys)
+    rows = list(range(len(batch.sample_ids)))
+    whole = loss(output, batch, table)
+    parts = []
+    for part in (rows[cut:], rows[:cut]):
+        tokens = [token for row in part for token in range(int(batch.offsets[row]), int(batch.offsets[row + 1]))]
+        parts.append(loss(Output(hidden=output.hidden[tokens]), take_rows(batch, part), table))
+    for a, b in zip(whole, zip(*parts, strict=True), strict=True):
+        torch.testing.assert_close(torch.stack(b).sum(), a, rtol=1e-11, atol=1e-12)
+    leaves = (output.hidden, table.weight)
+    total = parts[0][0] + parts[1][0]
+    torch.testing.assert_close(torch.autograd.grad(total, leaves), torch.autograd.grad(whole[0], leaves), rtol=1e-10, atol=1e-12)
+
+
+@every_case
+def test_bf16_autocast_stays_close(keys):
+    batch = make_batch([[1, 2, 1], [3, 1]])
+    output, table = setting(batch, torch.float32)
+    table.unit = keys.get("normalize", False)
+    loss = make_loss(**keys)
+    exact, _ = loss(output, batch, table)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        total, weight = loss(output, batch, table)
+    assert (total.dtype, weight.dtype) == (torch.float32, torch.float32)
+    torch.testing.assert_close(total, exact, rtol=0.02, atol=0.0)
+    gradients = torch.autograd.grad(total, (output.hidden, table.weight))
+    assert all(each.isfinite().all() and each.dtype == torch.float32 for each in gradients)
+
+
+@every_case
+def test_fp16_has_the_gradient_of_fp32_under_a_scaler(keys):
+    """CPU training takes no fp16, so here is what a scaler does: the loss is multiplied, the gradients are divided."""
+    batch = make_batch([[1, 2, 1], [3, 1]])
+    output, table = setting(batch, torch.float32)
+    table.unit = keys.get("normalize", False)
+    leaves = [output.hidden, table.weight]
+    loss = make_loss(**keys)
+    exact = torch.autograd.grad(loss(output, batch, table)[0], leaves)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    optimizer = torch.optim.SGD(leaves, lr=0.0)
+    with torch.autocast("cpu", dtype=torch.float16):
+        total, _ = loss(output, batch, table)
+    assert total.dtype == torch.float32
+    scaler.scale(total).backward()
+    scaler.unscale_(optimizer)
+    assert all((leaf.grad - each).norm() < 0.01 * each.norm() for leaf, each in zip(leaves, exact, strict=True))

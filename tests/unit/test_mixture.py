@@ -86,7 +86,7 @@ def problem(sizes, seed, isolated=0.3, **keys):
 
 
 def softmax_loss(model, batch):
-    return build_loss(loss_config_class("softmax")(name="softmax"))(model(batch), batch, model.table)[0]
+    return build_loss(loss_config_class("softmax")(), DataSpec(5, 40))(model(batch), batch, model.table)[0]
 
 
 # The plain reimplementation: loops over queries, tokens and edges; torch only for numbers that autograd can follow.
@@ -275,7 +275,7 @@ def test_gradcheck():
     model = make_model(statistics, 1, body={"width": 2, "heads": 1, "blocks": 1, "dropout": 0.0, "activation": "gelu"})
     batch = with_evidence(make_batch([[1, 2, 1], [2]], 5, 4), model.config.needs, statistics)
     names, values = zip(*model.named_parameters(), strict=True)
-    loss = build_loss(loss_config_class("softmax")(name="softmax"))
+    loss = build_loss(loss_config_class("softmax")(), DataSpec(5, 40))
 
     def of(*parameters):
         given_ones = dict(zip(names, parameters, strict=True))

@@ -54,7 +54,7 @@ def run(model, batch, statistics=STATISTICS):
 
 
 def softmax_loss(model, batch, statistics=STATISTICS):
-    loss = build_loss(loss_config_class("softmax")(name="softmax"))
+    loss = build_loss(loss_config_class("softmax")(), SPEC)
     return loss(run(model, batch, statistics), batch, model.table)
 
 
