@@ -38,6 +38,15 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _sees_no_future(self) -> RunConfig:
+        if not getattr(self.model, "causal", True) and getattr(self.data, "targets", "all") == "all":
+            raise ValueError(
+                "model.causal: false lets a token know of later ones, so a sample may ask at its end only; "
+                "type --data.targets prefixes (or last), or --model.causal true"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _ranks_by_what_it_trains(self) -> RunConfig:
         if hasattr(self.loss, "negatives") and hasattr(self.model, "experts"):
             raise ValueError(

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from attnrec_dist.batch import DataSpec
+from attnrec_dist.models.bsarec import BSARec
 from attnrec_dist.models.mixture import Mixture
 from attnrec_dist.models.sasrec import SASRec
 from attnrec_dist.ops.registry import lookup
@@ -19,6 +20,7 @@ from attnrec_dist.settings import Section
 MODELS: dict[str, Any] = {
     "sasrec": SASRec,
     "mixture": Mixture,
+    "bsarec": BSARec,
 }
 
 

@@ -25,6 +25,7 @@ SPEC = DataSpec(num_items=NUM_ITEMS, max_length=40, event_types=EVENT_TYPES, sta
 # Further settings worth running through the battery; each model's defaults are always in it.
 VARIANTS = {
     "sasrec": [{"norm": "post", "activation": "gelu", "feed_forward": 4}, {"width": 30, "heads": 3, "blocks": 1}],
+    "bsarec": [{"cutoff": 9, "alpha": 0.3, "heads": 4, "width": 12, "activation": "relu"}],
     "mixture": [{"experts": ["sequence", "trend"], "half_lives": [7.0], "body": {"norm": "post", "width": 12}}],
 }
 CASES = [(name, keys) for name in MODELS for keys in [{}, *VARIANTS.get(name, [])]]
