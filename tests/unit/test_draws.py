@@ -8,7 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from strategies import make_batch
 
+from attnrec_dist.data.keys import add_keys
+from attnrec_dist.data.order import Order, derive_key
 from attnrec_dist.ops.draws import ItemSampler, alias_table, combine, mix, uniforms
 
 WORD = 2**64
@@ -96,3 +99,22 @@ def test_more_draws_begin_with_the_fewer_ones():
 
 def test_a_sampler_leaves_nothing_in_a_checkpoint():
     assert ItemSampler(3, np.array([1, 2, 3])).state_dict() == {}
+
+
+def test_the_keys_of_docs_order_md():
+    """Written again in Python's integers; a change would give every sampled loss other negatives."""
+    batch = make_batch([[1, 1], [1]])
+    batch.sample_ids = torch.tensor([7, 2])
+    order = Order("fingerprint", 3, 10, 4)
+    add_keys(batch, order, step=5)
+    words = [int(word) for word in derive_key("fingerprint", 3, 5, "draws")]
+
+    def finalised(z: int) -> int:
+        z %= WORD
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % WORD
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB % WORD
+        return z ^ (z >> 31)
+
+    expected = [finalised(place + finalised(sample + words[1])) for sample, place in ((7, 0), (7, 1), (2, 0))]
+    assert [key % WORD for key in batch.query_keys.tolist()] == expected
+    assert [key % WORD for key in batch.step_key.tolist()] == words[:1]

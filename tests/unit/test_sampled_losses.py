@@ -12,14 +12,18 @@ from fake_statistics import make_statistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import batches, make_batch
+from tiny_shop import attnrec_in_process
 
 from attnrec_dist.batch import DataSpec, Output
+from attnrec_dist.data.shards import DataSet
 from attnrec_dist.errors import ConfigError
+from attnrec_dist.inference.load import load_model
 from attnrec_dist.losses import build_loss, loss_config_class, rank_as_trained
 from attnrec_dist.losses.negatives import hits
 from attnrec_dist.losses.sampled_softmax import multiplicity
 from attnrec_dist.ops.chosen_logits import chosen_logits
 from attnrec_dist.ops.item_table import ItemTable
+from attnrec_dist.run_config import load_run_config
 from attnrec_dist.settings import build
 
 V, D = 30, 4
@@ -200,6 +204,31 @@ def test_a_mixture_is_refused():
     for name in ("sampled_softmax", "bce"):
         with pytest.raises(ConfigError, match=rf"loss\.name: {name} .* --loss\.name softmax"):
             make_loss(name=name)(output, batch, table)
+
+
+def test_a_mixture_is_refused_before_training(tmp_path):
+    (tmp_path / "run.yaml").write_text("data: {path: data}\nmodel: {name: mixture}\nloss: {name: bce}\n")
+    with pytest.raises(ConfigError, match=r"run\.yaml: loss\.name: bce .* model mixture .* --loss\.name softmax"):
+        load_run_config(tmp_path / "run.yaml", {})
+
+
+def test_a_loaded_model_ranks_by_the_cosine_where_that_was_trained(shop, tmp_path):
+    keys = ["--loss.name", "sampled_softmax", "--loss.negatives", "9", "--train.max_steps", "2"]
+    for normalize in (True, False):
+        run = tmp_path / str(normalize)
+        options = ["--run_dir", run, "--data", shop.data, *keys, "--loss.normalize", str(normalize).lower()]
+        assert attnrec_in_process("train", shop.run_yaml, *options) == 0
+        assert load_model(run).model.table.unit is normalize
+        assert attnrec_in_process("evaluate", run) == 0
+
+
+def test_popularity_is_of_the_training_part(shop):
+    data = DataSet.open(shop.data)
+    counts = torch.zeros(data.manifest.num_items, dtype=torch.int64)
+    for rows in data.scan():
+        for first, end in zip(rows.offsets[:-1], rows.train_end, strict=True):
+            counts += torch.bincount(torch.from_numpy(rows.items[first : first + end]), minlength=len(counts))[: len(counts)]
+    assert data.popularity().tolist() == counts.tolist()
 
 
 def test_popularity_without_counts_is_refused():
