@@ -47,6 +47,11 @@ def chosen_logits(hidden: Tensor, weight: Tensor, ids: Tensor, unit: bool = Fals
     return result
 
 
+def inverse_lengths(vectors: Tensor) -> Tensor:
+    """[..., D] -> [...]"""
+    return vectors.square().sum(-1).clamp_(min=SMALLEST_SQUARE).rsqrt_()
+
+
 @dataclass(frozen=True)
 class _Plan:
     rows: int  # queries of a chunk
@@ -59,14 +64,16 @@ class _ChosenLogits(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, ids: Tensor, plan: _Plan) -> Tensor:
         sum_type = torch.promote_types(hidden.dtype, torch.float32)
         logits = torch.empty(ids.shape, dtype=sum_type, device=ids.device)
-        scale = torch.empty_like(logits) if plan.unit else None  # 1 / length of each drawn vector
+        scale = None  # 1 / length of each drawn vector
+        if plan.unit:  # of all vectors at once where that is less
+            scale = inverse_lengths(weight.to(sum_type))[ids] if len(weight) < ids.numel() else torch.empty_like(logits)
         for start in range(0, len(ids), plan.rows):
             part = slice(start, start + plan.rows)
             vectors = weight.index_select(0, ids[part].flatten()).unflatten(0, ids[part].shape)  # [n, N, D]
             queries = hidden[part, None].to(plan.product_type)  # [n, 1, D]
             logits[part] = torch.bmm(queries, vectors.to(plan.product_type).transpose(1, 2))[:, 0]
-            if scale is not None:
-                scale[part] = vectors.to(sum_type).square().sum(-1).clamp(min=SMALLEST_SQUARE).rsqrt()
+            if scale is not None and len(weight) >= ids.numel():
+                scale[part] = inverse_lengths(vectors.to(sum_type))
         if scale is not None:
             logits *= scale
         ctx.save_for_backward(hidden, weight, ids, scale, logits if plan.unit else None)
