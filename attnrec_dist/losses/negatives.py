@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from attnrec_dist.batch import DataSpec, Output, SequenceBatch
-from attnrec_dist.errors import ConfigError
+from attnrec_dist.errors import ConfigError, FaultError
 from attnrec_dist.ops.draws import ItemSampler
 from attnrec_dist.ops.item_table import ItemTable
 from attnrec_dist.settings import Section
@@ -42,7 +42,7 @@ class Scored:
     targets: Tensor  # [M]
     negatives: Tensor  # [P, N]
     hits: Tensor  # [P, N] bool: drawn by accident, a target of the query itself
-    log_expected: Tensor  # [P, N] or [N]: log of how often this item is expected among the N
+    ids: Tensor  # [P, N] or [N] the drawn items
     target_weight: Tensor  # [M]
     query_weight: Tensor  # [P] sum over the query's targets
 
@@ -75,16 +75,20 @@ class Negatives(nn.Module):
             targets=table.chosen_logits(of_target, batch.targets[:, None])[:, 0],
             negatives=negatives,
             hits=hits(ids, batch),
-            log_expected=self.sampler.log_p(ids).add_(math.log(self.config.negatives)).to(negatives.dtype),
+            ids=ids,
             target_weight=weight,
             query_weight=weight.new_zeros(len(hidden)).index_add_(0, batch.target_query, weight),
         )
+
+    def log_expected(self, ids: Tensor) -> Tensor:
+        """Log of how often each of these items is expected among the N, float64."""
+        return self.sampler.log_p(ids) + math.log(self.config.negatives)
 
     def draw(self, batch: SequenceBatch) -> Tensor:
         """Items, [P, N], or [N] where all queries share them."""
         key = batch.step_key if self.config.shared else batch.query_keys
         if key is None:
-            raise ValueError("the batch has no keys to draw negatives under: data/keys.py adds them")
+            raise FaultError("the batch has no keys to draw negatives under: data/keys.py adds them")
         ids: Tensor = self.sampler(key, self.config.negatives)
         return ids[0] if self.config.shared else ids
 

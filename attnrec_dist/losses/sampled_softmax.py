@@ -50,7 +50,7 @@ class SampledSoftmax(nn.Module):
         scored = self.negatives(output, batch, table)
         targets, negatives = scored.targets / self.config.temperature, scored.negatives / self.config.temperature
         if self.config.logq:
-            negatives = negatives - scored.log_expected
+            negatives = negatives - self.negatives.log_expected(scored.ids).to(negatives.dtype)
         rest = negatives.masked_fill(scored.hits, NOTHING).logsumexp(-1)  # [P]
         log_z = with_targets(rest, targets, batch)
         loss = (scored.target_weight * (log_z[batch.target_query] - targets)).sum()

@@ -74,7 +74,7 @@ class ItemSampler(nn.Module):
     def log_p(self, items: Tensor) -> Tensor:
         """Log of the probability that one draw is this item, float64 of the shape of `items`."""
         if self.uniform:
-            return torch.full_like(items, -float(np.log(self.num_items)), dtype=torch.float64)
+            return torch.tensor(-np.log(self.num_items), dtype=torch.float64, device=items.device).expand(items.shape)
         return self.log_share[items]
 
 

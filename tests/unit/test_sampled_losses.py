@@ -16,7 +16,7 @@ from tiny_shop import attnrec_in_process
 
 from attnrec_dist.batch import DataSpec, Output
 from attnrec_dist.data.shards import DataSet
-from attnrec_dist.errors import ConfigError
+from attnrec_dist.errors import ConfigError, FaultError
 from attnrec_dist.inference.load import load_model
 from attnrec_dist.losses import build_loss, loss_config_class, rank_as_trained
 from attnrec_dist.losses.negatives import hits
@@ -238,7 +238,7 @@ def test_popularity_without_counts_is_refused():
 
 def test_a_batch_without_keys_is_refused():
     batch = dataclasses.replace(make_batch([[1, 1]]), query_keys=None)
-    with pytest.raises(ValueError, match="no keys"):
+    with pytest.raises(FaultError, match="no keys"):
         make_loss(name="bce")(*setting(batch)[:1], batch, setting(batch)[1])
 
 
