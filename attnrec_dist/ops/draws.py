@@ -74,7 +74,8 @@ class ItemSampler(nn.Module):
     def log_p(self, items: Tensor) -> Tensor:
         """Log of the probability that one draw is this item, float64 of the shape of `items`."""
         if self.uniform:
-            return torch.tensor(-np.log(self.num_items), dtype=torch.float64, device=items.device).expand(items.shape)
+            log_p = torch.full((), -float(np.log(self.num_items)), dtype=torch.float64, device=items.device)
+            return log_p.expand(items.shape)
         return self.log_share[items]
 
 
