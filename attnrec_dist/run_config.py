@@ -39,7 +39,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _sees_no_future(self) -> RunConfig:
-        if not getattr(self.model, "causal", True) and getattr(self.data, "targets", "all") == "all":
+        if not getattr(self.model, "causal", True) and self.data.targets == "all":
             raise ValueError(
                 "model.causal: false lets a token know of later ones, so a sample may ask at its end only; "
                 "type --data.targets prefixes (or last), or --model.causal true"
