@@ -2,7 +2,6 @@
 
     python benchmarks/beat_the_shop.py configs/quickstart-mixture.yaml [--seeds 0 1 2 3 4] [--any.key VALUE ...]
     python benchmarks/beat_the_shop.py configs/quickstart-mixture.yaml --baselines_only
-    python benchmarks/beat_the_shop.py configs/quickstart-mixture.yaml --ablate --seeds 0 1
 
 The model is tested twice: *as trained*, at the epoch that the validation part chose, and *refit*: the same configuration for as
 many epochs on the same log with the validation slice in training, tested on the same events after the same cut. The baselines
@@ -28,12 +27,12 @@ from tuned_baselines import COLUMNS, DEFAULT, EVALUATION, METRICS, Columns, Cont
 
 from attnrec_dist.data.order import Order
 from attnrec_dist.data.shards import DataSet
-from attnrec_dist.data.views import Views, find_views
+from attnrec_dist.data.views import Part, find_views
 from attnrec_dist.data.windows import build_index, open_index
 from attnrec_dist.distributed import World
 from attnrec_dist.errors import AttnrecError, ConfigError
 from attnrec_dist.evaluation.compare import paired_difference
-from attnrec_dist.evaluation.evaluate import evaluate
+from attnrec_dist.evaluation.evaluate import MeasuringConfig, evaluate
 from attnrec_dist.evaluation.metrics import mean
 from attnrec_dist.evaluation.report import sentence
 from attnrec_dist.inference.load import load_model
@@ -72,11 +71,8 @@ def main() -> None:
     arguments = make_parser().parse_args(rest)
     try:
         task = make_task(arguments, overrides)
-        if arguments.ablate:
-            result, suffix = ablate(task, arguments.seeds), "ablation"
-        else:
-            seeds = [] if arguments.baselines_only else arguments.seeds
-            result, suffix = beat(task, seeds), "baselines" if arguments.baselines_only else "beat"
+        seeds = [] if arguments.baselines_only else arguments.seeds
+        result, suffix = beat(task, seeds), "baselines" if arguments.baselines_only else "beat"
     except AttnrecError as error:
         sys.exit(f"beat_the_shop: error: {error}")
     write_result(stamp() | result, f"{task.name}-{suffix}")
@@ -92,7 +88,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--input", nargs="+", default=[], help="the raw files, for preparing")
     parser.add_argument("--no_refit", action="store_true", help="test the models as trained only")
     parser.add_argument("--baselines_only", action="store_true", help="no model: tune and test the others")
-    parser.add_argument("--ablate", action="store_true", help="leave each expert out, and take each alone")
     return parser
 
 
@@ -104,7 +99,7 @@ def make_task(arguments: argparse.Namespace, overrides: list[str]) -> Task:
     source = ["--input", *arguments.input] if arguments.input else []
     refit_path = path.with_name(f"{path.name}-refit")
     without_validation = ["--split.train", 0.9, "--split.validation", 0, "--split.test", 0.1]
-    with_refit = not (arguments.no_refit or arguments.ablate)
+    with_refit = not arguments.no_refit
     for folder, split in ((path, []), *([(refit_path, without_validation)] if with_refit else [])):
         if not folder.exists():
             print(f"preparing {folder} by {recipe}", flush=True)
@@ -253,11 +248,11 @@ def steps_per_epoch(data: DataSet, config: RunConfig) -> int:
         return Order(data.manifest.fingerprint, 0, len(index), config.train.global_batch_size).steps_per_epoch
 
 
-def values_of(run: Path, data: DataSet, checkpoint: str, part: str = "test") -> Columns:
+def values_of(run: Path, data: DataSet, checkpoint: str, part: Part = "test", measuring: MeasuringConfig = EVALUATION) -> Columns:
     """The values of each customer; the averaged weights' where the run keeps them."""
     trained = load_model(run, checkpoint, str(data.path))
-    views: Views = find_views(trained.data, trained.config, part)[0]  # type: ignore[arg-type]
-    return evaluate(trained.model, views, EVALUATION, World(device=trained.device)).values()
+    views = find_views(trained.data, trained.config, part)[0]
+    return evaluate(trained.model, views, measuring, World(device=trained.device)).values()
 
 
 def over_seeds(board: Board, cell: str) -> np.ndarray:
@@ -326,46 +321,6 @@ def table(boards: list[Board], model: str) -> list[str]:
 
 def line(head: str, cells: list[str]) -> str:
     return (head.ljust(27) + "".join(f"{cell:<10}" for cell in cells)).rstrip()
-
-
-def ablate(task: Task, seeds: list[int]) -> dict[str, Any]:
-    """Every expert left out in turn, and each alone where the model allows it: quality and cost in one table."""
-    experts = list(task.config.model.experts)
-    kinds = {"all": experts}
-    kinds |= {f"without {name}": [other for other in experts if other != name] for name in experts}
-    kinds |= {f"{name} alone": [name] for name in experts}
-    print(f"{'':20}{'next, all':>16}{'next, new':>16}{'validation':>12}{'epochs':>8}{'seconds':>9}{'MB':>7}")
-    rows = {}
-    for kind, chosen in kinds.items():
-        keys = ("--model.experts", json.dumps(chosen))
-        try:
-            load_run_config(task.yaml, parse_overrides([*task.overrides, *keys]))
-        except ConfigError:
-            print(f"{kind:20}  the model refuses it", flush=True)
-            continue
-        rows[kind] = ablated(task, kind, seeds, () if kind == "all" else keys)
-        cells = rows[kind]
-        quality = "".join(f"{cells[key]['mean']:>9.4f} ±{cells[key]['sd']:.4f}" for key in CELLS[:4:2])
-        mb = cells["peak_mb"]
-        rest = f"{cells['validation']:>12.4f}{cells['epochs']:>8.1f}{cells['seconds']:>9.1f}{mb if mb else '-':>7}"
-        print(f"{kind:20}{quality}{rest}", flush=True)
-    return {"data": task.data.manifest.fingerprint, "seeds": seeds, "ablation": rows}
-
-
-def ablated(task: Task, kind: str, seeds: list[int], keys: tuple[str, ...]) -> dict[str, Any]:
-    """Means over the seeds: test values as trained, what validation chose, seconds of training, most memory."""
-    board, trainings = Board(kind, {}, {}), []
-    for seed in seeds:
-        middle = "" if kind == "all" else f"-{kind.replace(' ', '-')}"
-        run = task.runs / f"{task.name}{middle}-{seed}"
-        trainings.append(train(task, run, seed, keys))
-        board.seeds[seed] = values_of(run, task.data, "best")
-    peaks = [each["peak_mb"] for each in trainings if each["peak_mb"]]
-    return {
-        **figures(board)["model"],
-        **{key: float(np.mean([each[key] for each in trainings])) for key in ("validation", "epochs", "seconds")},
-        "peak_mb": max(peaks, default=None),
-    }
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -17,6 +18,9 @@ class DataConfig(Section):
     )
     target_events: list[str] | None = Field(
         None, description="event types that are predicted, such as [buy]; the others are only input; null: all"
+    )
+    event_input: bool = Field(
+        True, description="whether models know the type of each event in a history; false: types only decide what is predicted"
     )
     max_length: int = Field(200, ge=1, description="tokens of a window; longer histories are cut, between baskets")
     windows: Literal["all", "last"] = Field(
@@ -49,6 +53,10 @@ class DataConfig(Section):
     @property
     def context_tokens(self) -> int:
         return self.max_length // 2 if self.context is None else self.context
+
+    def input_types(self, event_types: Sequence[str]) -> tuple[str, ...]:
+        """The event types that a model is told of: the data set's, or none."""
+        return tuple(event_types) if self.event_input else ()
 
     def samples_key(self) -> str:
         """Changes when any key changes that decides which samples there are."""

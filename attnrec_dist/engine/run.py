@@ -199,7 +199,8 @@ def open_data(config: RunConfig, world: World) -> DataSet:
 
 
 def data_spec(data: DataSet, config: RunConfig) -> DataSpec:
-    return DataSpec(data.manifest.num_items, config.data.max_length, tuple(data.manifest.event_types), data)
+    types = config.data.input_types(data.manifest.event_types)
+    return DataSpec(data.manifest.num_items, config.data.max_length, types, data)
 
 
 def evidence_for(config: RunConfig, data: DataSet) -> EvidenceFinder | None:

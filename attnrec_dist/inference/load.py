@@ -61,7 +61,8 @@ def load_model(path: Path, checkpoint: str = "best", data: str | None = None, de
             "name the right one with --data"
         )
     manifest = data_set.manifest
-    model = build_model(model_config, DataSpec(manifest.num_items, config.max_length, tuple(manifest.event_types), data_set))
+    types = config.input_types(manifest.event_types)
+    model = build_model(model_config, DataSpec(manifest.num_items, config.max_length, types, data_set))
     rank_as_trained(model.table, bool((tree.get("loss") or {}).get("normalize")))  # type: ignore[arg-type]
     weights = read_weights(folder)
     if next(iter(weights.values())).dtype == torch.float64:

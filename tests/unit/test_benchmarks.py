@@ -14,11 +14,14 @@ from hypothesis import given, settings
 from attnrec_dist.data.config import DataConfig
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.views import find_views
+from attnrec_dist.errors import ConfigError
 from attnrec_dist.run_config import load_run_config
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
+import ablation
 import beat_the_shop
+import diginetica
 import tuned_baselines
 from next_basket_knn import Baskets, NextBasketKNN, frequency_vectors, nearest, recent_popularity
 
@@ -220,3 +223,63 @@ def test_a_refit_is_as_many_epochs_long():
     assert beat_the_shop.refit_steps(3.0, 31) == 93
     assert beat_the_shop.refit_steps(0.5, 31) == 16
     assert beat_the_shop.refit_steps(0.001, 31) == 1
+
+
+def test_sessions_become_days_of_training_validation_and_questions():
+    sessions = [["1", "2"], ["2", "1", "3"]] * 150
+    rows = list(diginetica.log(sessions, [(["1"], "2"), (["3", "1"], "3")], 1.0, 7))
+    day = [(start - diginetica.FIRST_DAY) // diginetica.DAY for _, start, _, _ in rows]
+    assert day == [number // 2 for number in range(300)] + [150, 150]
+    starts = [start for _, start, _, _ in rows]
+    assert starts[:300] == sorted(set(starts[:300]))
+    assert all((start + 70 * diginetica.SECONDS - diginetica.FIRST_DAY) // diginetica.DAY == d for start, d in zip(starts, day))
+    assert [types for _, _, _, types in rows[284:288]] == [
+        ["click"] * 2,
+        ["click"] * 3,
+        ["seen", "click"],
+        ["seen", "seen", "click"],
+    ]
+    assert [row[2:] for row in rows[300:]] == [(["1", "2"], ["seen", "click"]), (["3", "1", "3"], ["seen", "seen", "click"])]
+
+
+def test_a_share_is_the_newest_sessions_where_they_stand_in_the_whole():
+    sessions = [["1", "2"]] * 300
+    whole, newest = (list(diginetica.log(sessions, [(["1"], "2")], share, 0)) for share in (1.0, 0.1))
+    assert newest == whole[270:]
+    assert {kind for *_, kinds in newest[:-1] for kind in kinds} == {"click"}
+
+
+def test_sessions_out_of_time_order_are_noticed():
+    assert diginetica.numbered_by_appearance([["1", "2", "1"], ["3"]])
+    assert not diginetica.numbered_by_appearance([["2", "1"]])
+
+
+def test_sessions_are_written_a_click_a_line(tmp_path):
+    path = tmp_path / "log.tsv.zst"
+    assert diginetica.write([("s0", 100, ["4", "5"], ["click", "seen"])], path) == 2
+    assert diginetica.lines(path) == ["session\titem\ttype\tts", "s0\t4\tclick\t100", "s0\t5\tseen\t110"]
+
+
+def test_kinds_of_an_ablation():
+    assert ablation.kinds_of(["a", "b", "c"]) == {
+        "all": ["a", "b", "c"],
+        "without a": ["b", "c"],
+        "without b": ["a", "c"],
+        "without c": ["a", "b"],
+        "a alone": ["a"],
+        "b alone": ["b"],
+        "c alone": ["c"],
+    }
+    assert ablation.kinds_of(["a", "b"]) == {"all": ["a", "b"], "a alone": ["a"], "b alone": ["b"]}
+    assert ablation.kinds_of(["a"]) == {"all": ["a"]}
+    assert ablation.chosen_kinds(["a", "b", "c"], ["c+a", "without b"]) == {"c+a": ["c", "a"], "without b": ["a", "c"]}
+    with pytest.raises(ConfigError, match="there is no 'a\\+x', 'without x'; known: all, without a,"):
+        ablation.chosen_kinds(["a", "b", "c"], ["a+x", "without x"])
+
+
+def test_an_ablation_compares_each_customers_mean_over_the_seeds():
+    whole = np.array([0.5, 0.5, 0.1])
+    told = ablation.figures([np.array([0.4, 0.6, 0.0]), np.array([0.6, 0.4, 0.0])], whole)
+    assert (told["mean"], told["sd"]) == (pytest.approx(1 / 3), pytest.approx(0))
+    assert told["difference"] == pytest.approx(-0.1 / 3)
+    assert told["interval"][0] <= told["difference"] <= told["interval"][1] <= 0

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from tiny_shop import Shop, write_shop
 
+from attnrec_dist import load
 from attnrec_dist.cli import main, make_parser
 from attnrec_dist.errors import ExitCode
 from attnrec_dist.run_config import load_run_config
@@ -276,6 +277,12 @@ def test_a_first_try_that_failed_does_not_stand_in_the_way(attnrec, shop, tmp_pa
     refused(train(attnrec, *here, "--data.target_events", "[sell]"), "sell is not in the data set")
     assert train(attnrec, *here, "--data.target_events", "[buy]").code == 0
     refused(train(attnrec, *here), "data.target_events: was ['buy'], now None")
+
+
+def test_a_model_may_be_left_without_the_types_of_events(attnrec, shop, tmp_path):
+    run = tmp_path / "run"
+    assert train(attnrec, Shop(shop.path), "--run_dir", run, "--train.max_steps", "3", "--data.event_input", "false").code == 0
+    assert load(run).trained.model.embedding.events is None
 
 
 def test_a_refused_start_leaves_no_run_directory(attnrec, shop, tmp_path):
