@@ -18,6 +18,7 @@ RESULTS = Path(__file__).parent / "results"
 class Cost:
     seconds: float  # wall time
     peak_mb: float  # largest resident memory of the process, or of one that it waited for
+    cpu_seconds: float = 0.0  # which other jobs of the machine hardly touch
 
 
 def attnrec(*arguments: object, log: Path | None = None) -> Cost:
@@ -32,7 +33,8 @@ def attnrec(*arguments: object, log: Path | None = None) -> Cost:
         said = log.read_text()[-2000:] if log else ""
         sys.exit(f"{said}\nattnrec {' '.join(command[3:])} ended with {process.returncode}")
     unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB on Linux
-    return Cost((datetime.datetime.now() - started).total_seconds(), usage.ru_maxrss / unit)
+    wall = (datetime.datetime.now() - started).total_seconds()
+    return Cost(wall, usage.ru_maxrss / unit, usage.ru_utime + usage.ru_stime)
 
 
 def stamp() -> dict[str, object]:
