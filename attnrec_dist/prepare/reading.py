@@ -202,11 +202,15 @@ def _first_line(path: Path) -> str:
 
 
 def _as_text(column: str, arrow_type: str) -> str:
-    """SQL for a column's value as text. Whole floats lose their `.0`: pandas writes ids so where one is missing."""
+    """SQL for a column's value as text. Whole floats lose their `.0`: pandas writes ids so where one is missing. NaN is missing.
+
+    TRY_CAST, because the engine may cast before it looks whether it should: DuckDB 2.0.1 refused a file for its NaN.
+    """
     name = identifier(column)
     if arrow_type in ("double", "float", "halffloat"):
         whole = f"{name} = floor({name}) AND abs({name}) < 9007199254740992"
-        return f"CASE WHEN {whole} THEN CAST(CAST({name} AS BIGINT) AS VARCHAR) ELSE CAST({name} AS VARCHAR) END"
+        shown = f"WHEN {whole} THEN CAST(TRY_CAST({name} AS BIGINT) AS VARCHAR) ELSE CAST({name} AS VARCHAR)"
+        return f"CASE WHEN isnan({name}) THEN NULL {shown} END"
     if arrow_type in ("string", "large_string", "string_view"):
         return f"nullif({name}, '')"
     if arrow_type.startswith(("list", "large_list", "struct", "map")):

@@ -234,6 +234,19 @@ def test_parquet_times_and_ids_have_types_of_their_own(tmp_path, kind):
     assert contents(data) == [("13085", 1, 1, [("7", moment, "")])]
 
 
+def test_nan_in_a_parquet_file_is_a_missing_value(tmp_path):
+    nan = float("nan")
+    users, items, numbers = [1.0, nan, 1.0, 1.0], [7.0, 7.0, nan, 8.0], [1.0, 2.0, 3.0, nan]
+    pq.write_table(pa.table({"user": users, "item": items, "time": [5, 6, 7, 8], "quantity": numbers}), tmp_path / "log.parquet")
+    columns = {"numeric": ["quantity"]}
+    data = run([tmp_path / "log.parquet"], tmp_path / "one", columns=columns, split={"train": 1, "validation": 0, "test": 0})
+    found = data.manifest.cleaning
+    assert [found[reason] for reason in ("missing user", "missing item", "bad number", "events kept")] == [1, 1, 1, 1]
+    columns |= {"missing_numeric": -1}
+    data = run([tmp_path / "log.parquet"], tmp_path / "two", columns=columns, split={"train": 1, "validation": 0, "test": 0})
+    assert contents(data) == [("1", 2, 2, [("7", 5, "", 1.0), ("8", 8, "", -1.0)])]
+
+
 def test_events_within_a_second_keep_their_order_though_seconds_are_stored(tmp_path):
     rows = [{"user": "u", "item": item, "time": f"1600000000{ms}"} for item, ms in (("b", 100), ("a", 200), ("c", 50 + 100))]
     data = run([write_csv(tmp_path / "log.csv", rows)], tmp_path / "data", split={"train": 1, "validation": 0, "test": 0})
