@@ -1,6 +1,6 @@
 """What `attnrec prepare` costs on generated dirty logs of growing size, and what a plain pandas script of the same steps costs.
 
-    python benchmarks/prepare_scale.py [--events 5e6 20e6 50e6] [--pandas 50e6 20e6 5e6] [--pandas_limit 12] [--threads 1]
+    python benchmarks/prepare_scale.py [--events 5e6 20e6 50e6] [--pandas 50e6 20e6 5e6] [--pandas_limit 12]
 
 A log is made under data/prepare-scale where it is missing, a million rows at a time, always the same from its size and SEED:
 visits and orders, popular items by Zipf's law, a bot, and rows that are damaged, repeated, of unwanted kinds, in no order.
@@ -58,7 +58,6 @@ def main() -> None:
     parser.add_argument("--events", default=[5_000_000, 20_000_000, 50_000_000], help="sizes for prepare", **sizes)
     parser.add_argument("--pandas", default=[50_000_000, 20_000_000, 5_000_000], help="sizes to try with pandas", **sizes)
     parser.add_argument("--pandas_limit", type=float, default=12, help="GiB at which pandas is stopped")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--plain", nargs=2, type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.plain:
@@ -66,17 +65,17 @@ def main() -> None:
         return
     rows = {"attnrec prepare": {}, "pandas": {}}
     for events in arguments.events:
-        rows["attnrec prepare"][f"{events:,}"] = prepared(events, arguments.threads)
+        rows["attnrec prepare"][f"{events:,}"] = prepared(events)
     for events in arguments.pandas:
         rows["pandas"][f"{events:,}"] = row = with_pandas(events, arguments.pandas_limit)
         if "stopped at MiB" not in row:
             break
-    write_result({**stamp(), "threads": arguments.threads, "rows": rows}, "prepare-scale")
+    write_result({**stamp(), "rows": rows}, "prepare-scale")
 
 
-def prepared(events: int, threads: int) -> dict[str, object]:
+def prepared(events: int) -> dict[str, object]:
     log = make_log(events)
-    tree = {"input": {"files": f"{log.name}/*.parquet"}, **CONFIG, "output": {"dir": "unused"}, "engine": {"threads": threads}}
+    tree = {"input": {"files": f"{log.name}/*.parquet"}, **CONFIG, "output": {"dir": "unused"}}
     config, output = WORKPLACE / f"{log.name}.yaml", WORKPLACE / f"{log.name}-set"
     config.write_text(yaml.safe_dump(tree))
     row = measured([sys.executable, "-m", "attnrec_dist", "prepare", str(config), "--output", str(output)], output)

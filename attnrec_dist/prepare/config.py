@@ -236,7 +236,11 @@ class OutputSection(Section):
 
 
 class EngineSection(Section):
-    memory_limit: str = Field(default="2GB", description="what DuckDB may hold in memory; beyond it, it spills beside the output")
+    memory_limit: str = Field(
+        default="1400MB",
+        description="what DuckDB may hold in memory; beyond it, it spills beside the output. The process takes some 500 MB more: "
+        "with the default it stays below 2 GiB",
+    )
     threads: int | None = Field(default=None, ge=1, description="null: one a core")
 
     @field_validator("memory_limit")
