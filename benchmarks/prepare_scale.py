@@ -4,9 +4,10 @@
 
 A log is made under data/prepare-scale where it is missing, a million rows at a time, always the same from its size and SEED:
 visits and orders, popular items by Zipf's law, a bot, and rows that are damaged, repeated, of unwanted kinds, in no order.
-`attnrec prepare` does all that it does by default, daily counts and item graph included. pandas cleans, drops duplicates, splits,
-filters to the same core and sorts, and counts nothing; it is tried at the first size of --pandas that it can do below --pandas_limit
-GiB. Memory is the resident memory of the process and its children, sampled. CPU seconds hardly depend on other jobs of the machine.
+`attnrec prepare` does all that it does by default, daily counts and item graph included. pandas cleans, drops duplicates,
+splits, filters to the same core and sorts, and counts nothing; the sizes of --pandas are tried until one stays below
+--pandas_limit GiB. Memory is the resident memory of the process and its children, sampled. CPU seconds depend little on what else
+the machine does.
 """
 
 from __future__ import annotations
@@ -186,7 +187,7 @@ def make_log(events: int) -> Path:
 
 
 def chunk(rows: int, activity: np.ndarray, popularity: np.ndarray, draw: np.random.Generator) -> pa.Table:
-    """Rows of whole visits in no order. Half of the visits are orders: bought at one moment; the others take a minute an event."""
+    """Rows of visits, in no order. Half of the visits are orders, bought at one moment; the others take a minute an event."""
     sizes = draw.geometric(0.25, rows)
     visit = np.repeat(np.arange(rows), sizes)[:rows]  # 4 rows a visit
     place = np.arange(rows) - np.searchsorted(visit, visit)
