@@ -66,6 +66,7 @@ def ablate(task: Task, seeds: list[int], part: Part, columns: list[str], only: l
     print(f"{part:20}" + "".join(f"{column:>28}" for column in columns) + f"{'epochs':>8}{'seconds':>9}", flush=True)
     rows: dict[str, Any] = {}
     whole: Columns = {}
+    customers: dict[str, int] = {}
     for kind, experts in kinds.items():
         keys = ("--model.experts", json.dumps(experts))
         try:
@@ -74,13 +75,13 @@ def ablate(task: Task, seeds: list[int], part: Part, columns: list[str], only: l
             print(f"{kind:20}  the model refuses it", flush=True)
             continue
         values, training = trained(task, kind, seeds, () if kind == ALL else keys, part, measuring)
+        customers = {column: int((~np.isnan(values[0][column])).sum()) for column in columns}
         if kind == ALL:
             whole = {column: np.mean([each[column] for each in values], axis=0) for column in columns}
         rows[kind] = {column: figures([each[column] for each in values], whole.get(column)) for column in columns} | training
         cells = "".join(f"{cell(rows[kind][column]):>28}" for column in columns)
         print(f"{kind:20}{cells}{training['epochs']:>8.1f}{training['seconds']:>9.1f}", flush=True)
-    customers = {column: int((~np.isnan(values)).sum()) for column, values in whole.items()}
-    if whole:
+    if customers:
         print(f"{'customers':20}" + "".join(f"{customers[column]:>28,}" for column in columns))
     return {"data": task.data.manifest.fingerprint, "part": part, "seeds": seeds, "customers": customers, "ablation": rows}
 
@@ -130,9 +131,9 @@ def figures(values: list[np.ndarray], whole: np.ndarray | None) -> dict[str, Any
 
 
 def cell(figures: dict[str, Any]) -> str:
-    """Mean, spread, and how far the interval of the difference reaches: .558 ±.001 (-.012, +.003)."""
-    low, high = figures.get("interval", [0, 0])
-    return f"{figures['mean']:.4f} ±{figures['sd']:.4f} ({low:+.3f},{high:+.3f})"
+    """Mean, spread, and the interval of the difference where there is one: .558 ±.001 (-.012,+.003)."""
+    interval = "({:+.3f},{:+.3f})".format(*figures["interval"]) if "interval" in figures else ""
+    return f"{figures['mean']:.4f} ±{figures['sd']:.4f} {interval:15}"
 
 
 if __name__ == "__main__":
