@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from attnrec_dist.ops.linear_cross_entropy import product_type
+
 # Elements of gathered item vectors held at once. CPU: 32 queries x 256 items x 64 were faster than 8 and than 256.
 CHUNK_ELEMENTS = {"cpu": 2**19, "cuda": 2**26}
 SMALLEST_SQUARE = 1e-24  # of a vector's length, as torch's normalize has it
@@ -36,12 +38,9 @@ def chosen_logits(hidden: Tensor, weight: Tensor, ids: Tensor, unit: bool = Fals
     Matrix products run in the type of `hidden`, or in autocast's type inside autocast; gradients in fp32 (float64).
     """
     device = hidden.device.type
-    product_type = hidden.dtype
-    if hidden.dtype == torch.float32 and torch.is_autocast_enabled(device):
-        product_type = torch.get_autocast_dtype(device)
     if chunk_elements is None:
         chunk_elements = CHUNK_ELEMENTS.get(device, CHUNK_ELEMENTS["cuda"])
-    plan = _Plan(max(1, chunk_elements // max(1, ids.shape[1] * weight.shape[1])), product_type, unit)
+    plan = _Plan(max(1, chunk_elements // max(1, ids.shape[1] * weight.shape[1])), product_type(hidden), unit)
     with torch.autocast(device, enabled=False):
         result: Tensor = _ChosenLogits.apply(hidden, weight, ids, plan)
     return result

@@ -53,17 +53,21 @@ def linear_cross_entropy(
     one, none is formed. No value is read back from a GPU.
     """
     device = hidden.device.type
-    product_type = hidden.dtype
-    if hidden.dtype == torch.float32 and torch.is_autocast_enabled(device):
-        product_type = torch.get_autocast_dtype(device)
     if chunk_elements is None:
         chunk_elements = CHUNK_ELEMENTS.get(device, CHUNK_ELEMENTS["cuda"])
-    plan = _Plan(rows=max(1, chunk_elements // max(1, len(weight))), product_type=product_type, gradients=torch.is_grad_enabled())
+    plan = _Plan(max(1, chunk_elements // max(1, len(weight))), product_type(hidden), gradients=torch.is_grad_enabled())
     with torch.autocast(device, enabled=False):
         result: Tensor = _LinearCrossEntropy.apply(
             hidden, weight, *(beside or (None, None)), (targets, target_query, target_weight), plan
         )
     return result
+
+
+def product_type(hidden: Tensor) -> torch.dtype:
+    """The type in which matrix products of `hidden` run: its own, or autocast's inside autocast."""
+    device = hidden.device.type
+    autocast = hidden.dtype == torch.float32 and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if autocast else hidden.dtype
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Softmax:
 
     def add_to(self, p: Tensor, share: Tensor) -> None:
         logits = self.table.logits(self.state)
-        self.log_sum = logits.double().logsumexp(1) if logits.dtype == torch.float64 else logits.float().logsumexp(1)
+        self.log_sum = log_sum(logits)
         step = max(1, ELEMENTS_AT_ONCE // p.shape[1])
         for first in range(0, len(p), step):
             rows = slice(first, first + step)
@@ -48,7 +48,7 @@ class Softmax:
 
     def of(self, items: Tensor) -> Tensor:
         if self.log_sum is None:
-            self.log_sum = self.table.logits(self.state).logsumexp(1)
+            self.log_sum = log_sum(self.table.logits(self.state))
         logits = (self.table(items) * self.state[:, None]).sum(-1)
         return (logits - self.log_sum[:, None]).exp()
 
@@ -155,6 +155,11 @@ class Answer:
         if self.rise is not None:
             p[..., torch.tensor(self.rising)] *= self.rise.of(items)[..., None]
         return p / p.sum(-1, keepdim=True).clamp(min=torch.finfo(p.dtype).tiny)
+
+
+def log_sum(logits: Tensor) -> Tensor:
+    """Log of the sum of exp over the catalogue, [c], in fp32 at least."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).logsumexp(1)
 
 
 def by_day(trend: Trend, times: Tensor, like: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
