@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -140,6 +141,7 @@ def restore(run: Run, objective: nn.Module, optimizer: torch.optim.Optimizer) ->
         path = run.run_dir.checkpoints / found
         run.world.on_main(lambda: verify(path, run.identity))
         progress = checkpoint.load(path, objective, optimizer)
+        run.world.on_main(lambda: settle(run, progress, path))  # a kill may have come between the checkpoint and this
         progress.finished = run.out_of_patience(progress)
         run.say(f"going on from step {progress.step} ({path.name})")
     run.metrics.cut_back(progress.step)
@@ -152,10 +154,15 @@ def save(run: Run, progress: Progress, objective: nn.Module, optimizer: torch.op
 
     def write() -> None:
         path = checkpoint.save(run.run_dir, progress, objective, optimizer, run.identity)
-        checkpoint.link(run.run_dir, "last", path)
-        if progress.best_step == progress.step or progress.best_value is None:
-            checkpoint.link(run.run_dir, "best", path)
-        checkpoint.prune(run.run_dir, run.config.checkpoint.keep, progress.best_step)
+        settle(run, progress, path)
         run.run_dir.write_status("running", progress.step)
 
     run.world.on_main(write)
+
+
+def settle(run: Run, progress: Progress, path: Path) -> None:
+    """What follows a whole checkpoint: the links to the last and the best one, and older ones removed. Rank 0."""
+    checkpoint.link(run.run_dir, "last", path)
+    if progress.best_step == progress.step or progress.best_value is None:
+        checkpoint.link(run.run_dir, "best", path)
+    checkpoint.prune(run.run_dir, run.config.checkpoint.keep, progress.best_step)

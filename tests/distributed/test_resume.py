@@ -67,6 +67,20 @@ def test_a_run_killed_again_and_again_is_the_same_run(
     assert_same_run(cut, whole(world))
 
 
+def test_a_kill_right_after_the_last_checkpoint_leaves_nothing_stale(
+    trial: Callable[..., Trial], whole: Callable[[int], Trial]
+) -> None:
+    """The next attempt has no step to do, and still sets the links right and removes the older checkpoints."""
+    cut = trial()
+    kill(cut, 1, "prune:28:0", "all")
+    for name in ("best", "last"):  # as if the kill had come before these, too
+        (cut.run_dir / name).unlink()
+        (cut.run_dir / name).symlink_to("checkpoints/step-00000024")
+    assert len(cut.checkpoints()) > len(whole(1).checkpoints())
+    assert "nothing left to do" in cut.run(1)
+    assert_same_run(cut, whole(1))
+
+
 def test_bf16_goes_on_bitwise(trial: Callable[..., Trial]) -> None:
     cut, uncut = trial(train__precision="bf16"), trial(train__precision="bf16")
     uncut.run()
