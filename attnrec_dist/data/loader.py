@@ -21,9 +21,9 @@ from attnrec_dist.data.config import DataConfig
 from attnrec_dist.data.evidence import EvidenceFinder
 from attnrec_dist.data.keys import add_keys
 from attnrec_dist.data.order import Order
-from attnrec_dist.data.pack import Histories, pack, ranges
-from attnrec_dist.data.shards import DataSet
-from attnrec_dist.data.windows import END, FIRST_QUERY, START, STOP, SampleIndex, is_target, target_codes
+from attnrec_dist.data.pack import Histories, pack
+from attnrec_dist.data.shards import NUMERIC_PREFIX, DataSet
+from attnrec_dist.data.windows import SampleIndex, is_target, target_codes
 from attnrec_dist.errors import WorkerError
 
 
@@ -75,7 +75,7 @@ class Steps(Dataset[GlobalBatch]):
             step=step,
             micro_batches=micro_batches,
             target_weight=float(self.index.queries(ids).sum()),
-            targets=sum(int((micro.target_weight > 0).sum()) for micro in micro_batches),
+            targets=sum(int(np.count_nonzero(micro.target_weight.numpy())) for micro in micro_batches),
             tokens=sum(micro.num_tokens for micro in micro_batches),
         )
 
@@ -83,21 +83,20 @@ class Steps(Dataset[GlobalBatch]):
         """The packed samples of these ids; stand-ins (PADDING) come last, as rows of one token and weight 0."""
         real = ids[ids >= 0]
         row = self.index.rows_of(real)
-        rows = self.data.rows(row)
         window = self.index.windows[real].astype(np.int64)  # [B, 5]
-        sizes = window[:, END] - window[:, START]
-        token, _ = ranges(rows.offsets[:-1] + window[:, START], sizes)
-        events = rows.events[token]
+        start, stop, end, first_query, _ = window.T
+        tokens = self.data.pieces(row, start, end)
+        numeric = {name: tokens[NUMERIC_PREFIX + name] for name in self.data.manifest.numeric}
         pieces = Histories(
             sample_ids=real,
             users=row,
-            sizes=sizes,
-            inputs=window[:, STOP] - window[:, START],
-            first_query=window[:, FIRST_QUERY] - window[:, START],
-            items=rows.items[token],
-            times=rows.times[token],
-            columns={"event": events} | {name: column[token] for name, column in rows.numeric.items()},
-            is_target=is_target(events, self.codes),
+            sizes=end - start,
+            inputs=stop - start,
+            first_query=first_query - start,
+            items=tokens["items"],
+            times=tokens["times"],
+            columns={"event": tokens["events"]} | numeric,
+            is_target=is_target(tokens["events"], self.codes),
         )
         batch = pack(pieces, self.config.basket, self.config.max_length, standins=int((ids < 0).sum()))
         add_keys(batch, self.order, step)

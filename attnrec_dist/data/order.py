@@ -6,6 +6,7 @@ every other without a word. docs/order.md holds test vectors.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import heapq
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 from attnrec_dist.batch import PADDING
 
 ROUNDS = 8
+SLOTS_AT_ONCE = 4096  # places of the epoch that are looked up together
 QUADRATIC_LENGTH = 512  # a row of this length pays as much for attention as for everything pointwise
 
 
@@ -37,11 +39,23 @@ class Order:
 def samples(order: Order, step: int) -> np.ndarray:
     """Sample ids of global batch `step`, int64 [G], the same on every rank; PADDING (-1) fills the epoch's last step."""
     epoch, batch = divmod(step, order.steps_per_epoch)
-    slot = batch * order.global_batch + np.arange(order.global_batch)  # place in the epoch
-    ids = np.full(order.global_batch, PADDING, np.int64)
+    run, place = divmod(batch, _batches_at_once(order))
+    return _run_of_batches(order, epoch, run)[place].copy()
+
+
+def _batches_at_once(order: Order) -> int:
+    return max(1, SLOTS_AT_ONCE // order.global_batch)
+
+
+@functools.lru_cache(maxsize=4)
+def _run_of_batches(order: Order, epoch: int, run: int) -> np.ndarray:
+    """Global batches that follow one another, int64 [n, G]: a few numbers cost numpy as much as thousands."""
+    batches = _batches_at_once(order)
+    slot = run * batches * order.global_batch + np.arange(batches * order.global_batch)  # place in the epoch
+    ids = np.full(len(slot), PADDING, np.int64)
     real = slot < order.samples
     ids[real] = shuffled(order, epoch, slot[real])
-    return ids
+    return ids.reshape(batches, order.global_batch)
 
 
 def shuffled(order: Order, epoch: int, slots: np.ndarray) -> np.ndarray:
@@ -166,10 +180,13 @@ def split(lengths: np.ndarray, world: int, budget: int) -> list[list[np.ndarray]
 
 
 def _deal(costs: np.ndarray, bins: int) -> tuple[list[list[int]], int]:
+    if bins == 1:  # one process, one micro-batch: nothing to deal
+        return [list(range(len(costs)))], int(costs.sum())
     heap = [(0, 0, index) for index in range(bins)]  # (cost, rows, bin): an empty one always comes first
     dealt: list[list[int]] = [[] for _ in range(bins)]
-    for place in np.argsort(-costs, kind="stable"):
-        load, rows, index = heapq.heappop(heap)
-        dealt[index].append(int(place))
-        heapq.heappush(heap, (load + int(costs[place]), rows + 1, index))
+    dearest_first = np.argsort(-costs, kind="stable")
+    for place, own in zip(dearest_first.tolist(), costs[dearest_first].tolist()):
+        load, rows, index = heap[0]
+        dealt[index].append(place)
+        heapq.heapreplace(heap, (load + own, rows + 1, index))
     return dealt, max(load for load, _, _ in heap)

@@ -43,8 +43,9 @@ def pack(
     new_basket = basket_starts(pieces.times, row, basket)
     basket_of = np.cumsum(new_basket) - 1  # [T'] basket of a token, counted over the whole batch
     first_token = np.flatnonzero(new_basket)  # [baskets]
-    is_input = place < pieces.inputs[row]
-    keep = is_input & _thinned(place, pieces.inputs[row], max_length)
+    keep = place < pieces.inputs[row]  # the input tokens
+    if pieces.inputs.max(initial=0) > max_length:
+        keep &= _thinned(place, pieces.inputs[row], max_length)
 
     input_sizes = np.bincount(row[keep], minlength=len(pieces.sizes))
     first_basket = (
@@ -57,7 +58,7 @@ def pack(
         previous = basket_of - 1
         asks = (previous >= first_basket[row]) & pieces.is_target
         asks &= place[first_token[np.maximum(previous, 0)]] >= pieces.first_query[row]
-        query_baskets, target_query = np.unique(previous[asks], return_inverse=True)
+        query_baskets, target_query = _distinct(previous[asks])
         targets = pieces.items[asks]
         weight = 1.0 / np.bincount(target_query, minlength=len(query_baskets))[target_query]
         asked_at = pieces.times[first_token[query_baskets + 1]] if len(query_baskets) else np.empty(0, np.int64)
@@ -82,9 +83,16 @@ def pack(
         target_query=_long(target_query, len(query_baskets) + extra),
         target_weight=torch.from_numpy(np.append(weight, 0.0 * extra).astype(np.float32)),
         max_length=int(max(input_sizes.max(initial=0), min(standins, 1))),
-        singletons=len(np.unique(basket_of[keep])) == tokens,
+        singletons=len(_distinct(basket_of[keep])[0]) == tokens,
         events={name: _column(column) for name, column in columns.items()},
     )
+
+
+def _distinct(ascending: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct values [n] of numbers in ascending order, and for each number the place of its value among them."""
+    is_first = np.ones(len(ascending), bool)
+    np.not_equal(ascending[1:], ascending[:-1], out=is_first[1:])
+    return ascending[is_first], np.cumsum(is_first) - 1
 
 
 def _thinned(place: np.ndarray, inputs: np.ndarray, max_length: int) -> np.ndarray:
@@ -100,4 +108,4 @@ def _column(values: np.ndarray) -> torch.Tensor:
 
 
 def _long(*parts: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.concatenate(parts).astype(np.int64))
+    return torch.from_numpy(np.concatenate(parts, dtype=np.int64))

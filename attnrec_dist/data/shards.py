@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field
 
+from attnrec_dist.data.gather import Gather
 from attnrec_dist.data.statistics import DailyCounts, ItemGraph, read_daily, read_graph
 from attnrec_dist.errors import ConfigError, DataError, StorageError
 from attnrec_dist.settings import Section, build
@@ -150,12 +151,23 @@ class DataSet:
 
     def rows(self, indices: np.ndarray) -> Rows:
         """The rows with these numbers, in the order given. A number may be given twice."""
-        wanted = np.asarray(indices, dtype=np.int64)
-        if len(wanted) and (wanted.min() < 0 or wanted.max() >= self.num_rows):
-            outside = wanted[(wanted < 0) | (wanted >= self.num_rows)][0]
-            raise IndexError(f"row {outside} of a data set with {self.num_rows} rows")
-        table = self._sequences[wanted.tolist()] if len(wanted) else schema(self.manifest.numeric).empty_table()
-        return self._unpacked(table)
+        wanted = self._checked(indices)
+        offsets, columns = self._gather.rows(wanted)
+        return Rows(
+            users=wanted,
+            train_end=columns["train_end"],
+            valid_end=columns["valid_end"],
+            offsets=offsets,
+            items=columns["items"],
+            times=columns["times"],
+            events=columns["events"],
+            numeric={name: columns[NUMERIC_PREFIX + name] for name in self.manifest.numeric},
+        )
+
+    def pieces(self, indices: np.ndarray, start: np.ndarray, stop: np.ndarray) -> dict[str, np.ndarray]:
+        """The tokens from start to stop of each of these rows, int64 [U] each, one after another: {"items": int32 [T], "times":
+        int64 [T], "events": int8 [T], and "numeric.NAME": float32 [T]}. The rows' other tokens are not read."""
+        return self._gather.pieces(self._checked(indices), start, stop)
 
     def scan(self, batch_rows: int = 8192) -> Iterator[Rows]:
         """All rows in order, `batch_rows` at a time."""
@@ -201,6 +213,14 @@ class DataSet:
         """int64 [len(ids)] item index of each raw id, -1 where it is unknown; V and above: a cold item."""
         return _places(ids, self.items()["id"])
 
+    def _checked(self, indices: np.ndarray) -> np.ndarray:
+        """int64 [U]. Raises IndexError for a row that there is not."""
+        wanted = np.asarray(indices, dtype=np.int64)
+        if len(wanted) and (wanted.min() < 0 or wanted.max() >= self.num_rows):
+            outside = wanted[(wanted < 0) | (wanted >= self.num_rows)][0]
+            raise IndexError(f"row {outside} of a data set with {self.num_rows} rows")
+        return wanted
+
     def _files(self) -> list[tuple[Path, Shard]]:
         shards = [(self.path / SEQUENCES / shard.name, shard) for shard in self.manifest.shards]
         return shards + [(self.path / table.name, table) for table in self.manifest.tables]
@@ -211,6 +231,10 @@ class DataSet:
 
         parts = [_mapped(self.path / SEQUENCES / shard.name, shard.rows) for shard in self.manifest.shards]
         return datasets.concatenate_datasets(parts).with_format("arrow")
+
+    @functools.cached_property
+    def _gather(self) -> Gather:
+        return Gather(self._sequences.data.table.to_batches(), ["train_end", "valid_end"], schema(self.manifest.numeric).names[3:])
 
     @functools.cached_property
     def _tables(self) -> tuple[pa.Table, pa.Table]:
@@ -239,8 +263,8 @@ class DataSet:
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the mapped statistics: a worker that is sent this maps them itself."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_daily", "_graph")}
+        """Without views of mapped files, which would be sent as copies: a worker that is sent this maps them itself."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_daily", "_graph", "_gather")}
 
     def _unpacked(self, table: pa.Table, first: int | None = None) -> Rows:
         lists = {name: table[name].combine_chunks() for name in table.column_names}

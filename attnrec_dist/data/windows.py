@@ -78,10 +78,15 @@ def open_index(data: DataSet, config: DataConfig, directory: Path) -> SampleInde
     rows, windows = _paths(data, config, directory)
     if not (rows.is_file() and windows.is_file()) or rows.stat().st_size != 8 * (data.num_rows + 1):
         return None
-    row_windows = np.memmap(rows, np.int64, "r")
+    row_windows = _mapped(rows, np.int64)
     if windows.stat().st_size != 4 * COLUMNS * row_windows[-1]:
         return None
-    return SampleIndex(row_windows, np.memmap(windows, np.int32, "r").reshape(-1, COLUMNS), config.max_length)
+    return SampleIndex(row_windows, _mapped(windows, np.int32).reshape(-1, COLUMNS), config.max_length)
+
+
+def _mapped(path: Path, dtype: type) -> np.ndarray:
+    """A memory-mapped file as a plain array, which numpy indexes without asking Python each time."""
+    return np.asarray(np.memmap(path, dtype, "r"))
 
 
 def build_index(data: DataSet, config: DataConfig, directory: Path) -> None:
