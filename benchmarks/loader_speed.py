@@ -11,6 +11,7 @@ are medians over the rounds: of CPU, which other jobs of the machine hardly touc
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -67,7 +68,10 @@ def main() -> None:
     shape = {"samples": len(index), "columns": names, "V": data.manifest.num_items, "shards": len(data.manifest.shards)}
     print(f"{data.path}: {shape}, {arguments.batch} samples a batch")
     for name, row in rows.items():
-        print(f"  {name:24} " + ", ".join(f"{key} {value:,.2f}" if value < 100 else f"{key} {value:,.0f}" for key, value in row.items()))
+        print(
+            f"  {name:24} "
+            + ", ".join(f"{key} {value:,.2f}" if value < 100 else f"{key} {value:,.0f}" for key, value in row.items())
+        )
     share = {clock: rows["attnrec"][clock] / rows["training step"][clock] for clock in ("CPU ms", "ms")}
     print("  share of a step          " + ", ".join(f"{clock} {value:.2%}" for clock, value in share.items()))
     keys = {"data": data.path.name, "basket": arguments.basket, "batch": arguments.batch, "rounds": arguments.rounds}
@@ -109,8 +113,9 @@ def collate(examples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
 
 def trainer(data: DataSet, config: DataConfig) -> Callable[[Any], None]:
     """One update from the micro-batches of a global batch."""
-    model = build_model(model_config_class("sasrec")(), DataSpec(data.manifest.num_items, config.max_length))
-    objective = Objective(model, build_loss(loss_config_class("softmax")()))
+    spec = DataSpec(data.manifest.num_items, config.max_length, statistics=data)
+    model = build_model(model_config_class("sasrec")(), spec)
+    objective = Objective(model, build_loss(loss_config_class("softmax")(), spec))
     optimizer = torch.optim.AdamW(objective.parameters(), fused=True)
 
     def train(batch: Any) -> None:
@@ -125,18 +130,18 @@ def trainer(data: DataSet, config: DataConfig) -> Callable[[Any], None]:
 
 def in_turns(sources: dict[str, Iterator[Any]], train: Callable[[Any], None], rounds: int) -> dict[str, dict[str, float]]:
     clocks: dict[str, list[tuple[float, float]]] = {name: [] for name in [*sources, "training step"]}
-    tokens = {name: 0 for name in sources}
+    tokens = dict.fromkeys(sources, 0)
     samples = 0
     for turn in range(rounds + WARM_UP):
         counted = turn >= WARM_UP
         for name, source in sources.items():
-            batch, spent = timed(lambda source=source: next(source))
+            batch, spent = timed(functools.partial(next, source))
             clocks[name] += [spent] * counted
             tokens[name] += counted * (batch.tokens if name == "attnrec" else int(batch["lengths"].sum()))
             if name == "attnrec":
                 ours = batch
         samples += counted * sum(int((micro.sample_ids >= 0).sum()) for micro in ours.micro_batches)
-        _, spent = timed(lambda: train(ours))
+        _, spent = timed(functools.partial(train, ours))
         clocks["training step"] += [spent] * counted
     rows = {}
     for name, spent in clocks.items():

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 
 class Gather:
-    """Views of the batches' buffers; the columns of `lists` are parallel. Batches hold a thousand rows or so, so there are few."""
+    """Views of the batches' buffers. The columns of `lists` are parallel. A batch holds about a thousand rows."""
 
     def __init__(self, batches: list[pa.RecordBatch], plain: list[str], lists: list[str]):
         self.starts = np.cumsum([0, *(len(batch) for batch in batches)])
@@ -32,7 +32,7 @@ class Gather:
         return offsets, columns | self._lists(batches, first, last)
 
     def pieces(self, wanted: np.ndarray, start: np.ndarray, stop: np.ndarray) -> dict[str, np.ndarray]:
-        """The list columns' values from start to stop of each row, int64 [U] each, one after another [T]; nothing else is read."""
+        """The list columns' values from start to stop of each row, int64 [U] each, one after another [T]; no others are read."""
         batches, places = self._places(wanted)
         begin = np.array([self.offsets[batch][place] for batch, place in zip(batches, places)], np.int64)
         return self._lists(batches, (begin + start).tolist(), (begin + stop).tolist())

@@ -83,7 +83,7 @@ class Steps(Dataset[GlobalBatch]):
         """The packed samples of these ids; stand-ins (PADDING) come last, as rows of one token and weight 0."""
         real = ids[ids >= 0]
         row = self.index.rows_of(real)
-        window = self.index.windows[real].astype(np.int64)  # [B, 5]
+        window = self.index.windows.take(real, axis=0).astype(np.int64)  # [B, 5]
         start, stop, end, first_query, _ = window.T
         tokens = self.data.pieces(row, start, end)
         numeric = {name: tokens[NUMERIC_PREFIX + name] for name in self.data.manifest.numeric}

@@ -149,10 +149,14 @@ def _ones(bits: np.uint64) -> np.uint64:
 
 
 def _mix(values: np.ndarray, key: np.uint64, half: np.uint64) -> np.ndarray:
-    mixed = values + key  # unsigned arrays wrap round, which is what we want
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    return mix(values + key) >> (np.uint64(64) - half)
+
+
+def mix(values: np.ndarray) -> np.ndarray:
+    """splitmix64's finaliser, a bijection of uint64 in which every bit reaches every other; ops/draws.py has it for tensors."""
+    mixed = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)  # wraps round, which is what we want
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (mixed ^ (mixed >> np.uint64(31))) >> (np.uint64(64) - half)
+    return mixed ^ (mixed >> np.uint64(31))
 
 
 def cost(lengths: np.ndarray) -> np.ndarray:
@@ -171,6 +175,8 @@ def split(lengths: np.ndarray, world: int, budget: int) -> list[list[np.ndarray]
     most = len(costs) // world
     limit = max(budget, int(costs.max()))
     micro_batches = min(most, max(1, -(-int(costs.sum()) // (world * budget))))
+    if world * micro_batches == 1:  # nothing to deal
+        return [[np.arange(len(costs))]]
     while True:
         bins, heaviest = _deal(costs, world * micro_batches)
         if heaviest <= limit or micro_batches >= most:
@@ -180,8 +186,6 @@ def split(lengths: np.ndarray, world: int, budget: int) -> list[list[np.ndarray]
 
 
 def _deal(costs: np.ndarray, bins: int) -> tuple[list[list[int]], int]:
-    if bins == 1:  # one process, one micro-batch: nothing to deal
-        return [list(range(len(costs)))], int(costs.sum())
     heap = [(0, 0, index) for index in range(bins)]  # (cost, rows, bin): an empty one always comes first
     dealt: list[list[int]] = [[] for _ in range(bins)]
     dearest_first = np.argsort(-costs, kind="stable")

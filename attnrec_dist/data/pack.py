@@ -47,12 +47,15 @@ def pack(
     if pieces.inputs.max(initial=0) > max_length:
         keep &= _thinned(place, pieces.inputs[row], max_length)
 
-    input_sizes = np.bincount(row[keep], minlength=len(pieces.sizes))
+    kept = np.flatnonzero(keep)  # [T]
+    row_of, own_basket = row.take(kept), basket_of.take(kept)
+
+    input_sizes = np.bincount(row_of, minlength=len(pieces.sizes))
     first_basket = (
         basket_of[np.minimum(np.cumsum(pieces.sizes) - pieces.sizes, len(row) - 1)] if len(row) else np.empty(0, np.int64)
     )
     last_token = np.full(len(first_token), -1)  # of each basket, counted among the kept tokens
-    last_token[basket_of[keep]] = np.arange(int(keep.sum()))
+    last_token[own_basket] = np.arange(len(kept))
 
     if query_times is None:
         previous = basket_of - 1
@@ -67,15 +70,17 @@ def pack(
         target_query, targets, weight = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
         asked_at = query_times
 
-    tokens = int(keep.sum())
+    tokens = len(kept)
     extra = np.arange(standins)
-    columns = {name: np.concatenate([column[keep], np.zeros(standins, column.dtype)]) for name, column in pieces.columns.items()}
+    columns = {
+        name: np.concatenate([column.take(kept), np.zeros(standins, column.dtype)]) for name, column in pieces.columns.items()
+    }
     return SequenceBatch(
         sample_ids=_long(pieces.sample_ids, np.full(standins, PADDING)),
         users=_long(pieces.users, np.full(standins, PADDING)),
-        items=_long(pieces.items[keep], 0 * extra),
-        times=_long(pieces.times[keep], 0 * extra),
-        baskets=_long((basket_of - first_basket[row])[keep], 0 * extra),
+        items=_long(pieces.items.take(kept), 0 * extra),
+        times=_long(pieces.times.take(kept), 0 * extra),
+        baskets=_long(own_basket - first_basket.take(row_of), 0 * extra),
         offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(np.append(input_sizes, 1 + 0 * extra))]).astype(np.int32)),
         queries=_long(last_token[query_baskets], tokens + extra),
         query_times=_long(asked_at, 0 * extra),
@@ -83,7 +88,7 @@ def pack(
         target_query=_long(target_query, len(query_baskets) + extra),
         target_weight=torch.from_numpy(np.append(weight, 0.0 * extra).astype(np.float32)),
         max_length=int(max(input_sizes.max(initial=0), min(standins, 1))),
-        singletons=len(_distinct(basket_of[keep])[0]) == tokens,
+        singletons=len(_distinct(own_basket)[0]) == tokens,
         events={name: _column(column) for name, column in columns.items()},
     )
 

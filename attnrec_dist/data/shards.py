@@ -234,7 +234,9 @@ class DataSet:
 
     @functools.cached_property
     def _gather(self) -> Gather:
-        return Gather(self._sequences.data.table.to_batches(), ["train_end", "valid_end"], schema(self.manifest.numeric).names[3:])
+        return Gather(
+            self._sequences.data.table.to_batches(), ["train_end", "valid_end"], schema(self.manifest.numeric).names[3:]
+        )
 
     @functools.cached_property
     def _tables(self) -> tuple[pa.Table, pa.Table]:

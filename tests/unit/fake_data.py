@@ -45,6 +45,7 @@ class FakeData:
         return SimpleNamespace(
             num_items=NUM_ITEMS,
             event_types=EVENT_TYPES,
+            numeric=["place"],
             fingerprint="0123456789abcdef" * 4,
             split=SimpleNamespace(
                 kind="leave_one_out" if self.train_end is None else "time", train_end=self.train_end, valid_end=self.valid_end
@@ -67,6 +68,13 @@ class FakeData:
             numeric={"place": np.array(places, np.float32)},
             first=first,
         )
+
+    def pieces(self, indices: np.ndarray, start: np.ndarray, stop: np.ndarray) -> dict[str, np.ndarray]:
+        rows = self.rows(indices)
+        spans = zip(rows.offsets[:-1] + start, rows.offsets[:-1] + stop, strict=True)
+        token = np.array([place for first, last in spans for place in range(first, last)], np.int64)
+        columns = {"items": rows.items, "times": rows.times, "events": rows.events, "numeric.place": rows.numeric["place"]}
+        return {name: values[token] for name, values in columns.items()}
 
     def scan(self, batch_rows: int = 2):
         for first in range(0, self.num_rows, batch_rows):

@@ -15,13 +15,17 @@ from attnrec_dist.data.config import DataConfig
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.views import find_views
 from attnrec_dist.errors import ConfigError
+from attnrec_dist.prepare.config import PrepareConfig
+from attnrec_dist.prepare.pipeline import prepare
 from attnrec_dist.run_config import load_run_config
+from attnrec_dist.settings import build
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import ablation
 import beat_the_shop
 import diginetica
+import prepare_scale
 import tuned_baselines
 from next_basket_knn import Baskets, NextBasketKNN, frequency_vectors, nearest, recent_popularity
 
@@ -283,3 +287,18 @@ def test_an_ablation_compares_each_customers_mean_over_the_seeds():
     assert (told["mean"], told["sd"]) == (pytest.approx(1 / 3), pytest.approx(0))
     assert told["difference"] == pytest.approx(-0.1 / 3)
     assert told["interval"][0] <= told["difference"] <= told["interval"][1] <= 0
+
+
+def test_the_plain_pandas_script_keeps_what_prepare_keeps(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare_scale, "WORKPLACE", tmp_path)
+    monkeypatch.setattr(prepare_scale, "CHUNK", 7_000)
+    log = prepare_scale.make_log(40_000)
+    tree = {"input": {"files": f"{log}/*.parquet"}, **prepare_scale.CONFIG, "output": {"dir": "unused"}}
+    manifest = prepare(build(PrepareConfig, tree, "test"), tmp_path, tmp_path / "data")
+    prepare_scale.plain(log, tmp_path / "plain.parquet")
+    kept = json.loads((tmp_path / "plain.json").read_text())
+    assert kept.pop("items") == manifest.num_items > 100
+    assert kept == {name: getattr(manifest.counts, name) for name in kept}
+    reasons = {name for name, count in manifest.cleaning.items() if count}
+    assert reasons >= {"missing user", "missing item", "unreadable timestamp", "bad number", "unknown event", "out of bounds"}
+    assert manifest.cleaning["duplicate"] > 0

@@ -68,6 +68,23 @@ def test_rows_come_in_the_order_asked_for(whole, plain, data):
     assert rows.valid_end.tolist() == [plain[k]["valid_end"] for k in wanted]
 
 
+@settings(deadline=None, max_examples=50)
+@given(data=st.data())
+def test_pieces_are_slices_of_the_rows(whole, plain, data):
+    wanted = data.draw(st.lists(st.integers(0, whole.num_rows - 1), max_size=20))
+    start = [data.draw(st.integers(0, len(plain[k]["items"]))) for k in wanted]
+    stop = [data.draw(st.integers(first, len(plain[k]["items"]))) for k, first in zip(wanted, start)]
+    tokens = whole.pieces(*(np.array(each, np.int64) for each in (wanted, start, stop)))
+    assert {name: values.dtype.name for name, values in tokens.items()} == {
+        "items": "int32",
+        "times": "int64",
+        "events": "int8",
+        "numeric.quantity": "float32",
+    }
+    for name, values in tokens.items():
+        assert values.tolist() == [value for k, i, j in zip(wanted, start, stop) for value in plain[k][name][i:j]]
+
+
 def test_types(whole):
     rows = whole.rows(np.arange(3))
     types = {
