@@ -75,7 +75,8 @@ def main() -> None:
     share = {clock: rows["attnrec"][clock] / rows["training step"][clock] for clock in ("CPU ms", "ms")}
     print("  share of a step          " + ", ".join(f"{clock} {value:.2%}" for clock, value in share.items()))
     keys = {"data": data.path.name, "basket": arguments.basket, "batch": arguments.batch, "rounds": arguments.rounds}
-    write_result({**stamp(), **keys, "shape": shape, "rows": rows, "share of a step": share}, f"loader-speed-{data.path.name}")
+    result = {**stamp(), **keys, "shape": shape, "rows": rows, "share of a step": share}
+    write_result(result, f"loader-speed-{data.path.name}-{arguments.basket}")
 
 
 def padded_samples(data: DataSet, index: SampleIndex) -> datasets.Dataset:

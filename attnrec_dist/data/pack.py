@@ -58,10 +58,11 @@ def pack(
     last_token[own_basket] = np.arange(len(kept))
 
     if query_times is None:
-        previous = basket_of - 1
-        asks = (previous >= first_basket[row]) & pieces.is_target
-        asks &= place[first_token[np.maximum(previous, 0)]] >= pieces.first_query[row]
-        query_baskets, target_query = _distinct(previous[asks])
+        basket_row, begins = row[first_token], place[first_token]  # [baskets]
+        is_asked = np.zeros(len(first_token), bool)  # baskets with a query before them
+        is_asked[1:] = (basket_row[1:] == basket_row[:-1]) & (begins[:-1] >= pieces.first_query[basket_row[1:]])
+        asks = is_asked[basket_of] & pieces.is_target
+        query_baskets, target_query = _distinct(basket_of[asks] - 1)
         targets = pieces.items[asks]
         weight = 1.0 / np.bincount(target_query, minlength=len(query_baskets))[target_query]
         asked_at = pieces.times[first_token[query_baskets + 1]] if len(query_baskets) else np.empty(0, np.int64)
