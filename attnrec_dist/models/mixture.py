@@ -9,7 +9,8 @@ queries at a time, so no [targets x history] tensor outlives its chunk.
 
 In ranking, p(i) = alpha_copy p_copy(i) + (popularity of late / popularity of long, of i)^rise x sum of the others'. Who has not
 bought an item that sold for long has declined it often; one that has just begun to sell has not been declined yet. The
-likelihood cannot teach `rise`, since its sum over the catalogue would be due for each query; it is chosen on validation.
+likelihood cannot teach `rise`, since its sum over the catalogue would be due for each query; it is chosen on validation. So is
+`discount`: the sequence, which remembers its training baskets, earns a weight there that it does not deserve on later ones.
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ class MixtureConfig(Section):
     rise: float = Field(
         0.0, ge=0, description="in ranking: power by which items that sell better of late than for long are preferred; not learnt"
     )
+    discount: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="in ranking: expert -> factor on its weight, for one that knows its training baskets by heart; not learnt"
+    )
     weekday: bool = Field(False, description="whether the experts' weights know the query's weekday, beside its month")
     expert_dropout: float = Field(0.0, ge=0, lt=1, description="share of (query, expert) pairs left out in training")
 
@@ -55,6 +59,13 @@ class MixtureConfig(Section):
     def _rise_needs_two(self) -> MixtureConfig:
         if self.rise and len(self.half_lives) < 2:
             raise ValueError("rise compares a short half-life with the longest; give two half_lives at least, or rise: 0")
+        return self
+
+    @model_validator(mode="after")
+    def _discounts_its_own(self) -> MixtureConfig:
+        for name in self.discount:
+            if name not in self.experts:
+                raise ValueError(f"discount: {name!r} is not among experts; they are {', '.join(self.experts)}")
         return self
 
     @field_validator("experts")
@@ -161,7 +172,16 @@ class Mixture(nn.Module):
         rise = None
         if self.config.rise and self.trend is not None:
             rise = Rise(self.config.rise, self.trend, self.config.half_lives, batch.query_times)
-        return Answer(opinions, self.log_alpha(state, batch.query_times).exp(), rising, rise, self.table.num_items)
+        return Answer(opinions, self._ranking_alpha(state, batch.query_times), rising, rise, self.table.num_items)
+
+    def _ranking_alpha(self, state: Tensor, times: Tensor) -> Tensor:
+        """The experts' weights with the discounts, [P, K]; they still sum to 1."""
+        alpha = self.log_alpha(state, times).exp()
+        factors = [self.config.discount.get(name, 1.0) for name in self.config.experts]
+        if set(factors) == {1.0}:
+            return alpha
+        alpha = alpha * alpha.new_tensor(factors)
+        return alpha / alpha.sum(-1, keepdim=True)
 
     def scores(self, batch: SequenceBatch) -> Tensor:
         """p of every item after each query, float64 [P, V]; with `rise`, up to a constant for each query."""

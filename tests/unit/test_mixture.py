@@ -223,6 +223,27 @@ def test_the_rise_weighs_all_but_what_the_customer_had(case):
     torch.testing.assert_close(model.answer(batch).shares(items), expected, rtol=1e-6, atol=1e-12)
 
 
+@given(problems)
+@few
+def test_a_discount_takes_from_one_expert_for_the_others(case):
+    model, batch, statistics = problem(*case, discount={"sequence": 0.25, "graph": 2.0})
+    with torch.no_grad():
+        expected = plain_mixture(model, batch, statistics, leave_out=False)
+        alpha = model(batch, explain=True).explanation["alpha"].exp()
+    factors = torch.tensor([0.25, 1, 1, 2])
+    expected *= (factors[:, None] / (alpha * factors).sum(-1))[..., None]
+    torch.testing.assert_close(model.scores(batch), expected.sum(0), rtol=1e-6, atol=1e-15)
+    items = torch.arange(ITEMS).expand(len(batch.queries), -1)
+    expected = (expected / expected.sum(0)).permute(1, 2, 0)
+    torch.testing.assert_close(model.answer(batch).shares(items), expected, rtol=1e-6, atol=1e-12)
+
+
+def test_the_discount_changes_no_training():
+    with_it, without = (problem([[2, 1], [1, 1, 2]], 3, discount=discount) for discount in ({"sequence": 0.1}, {}))
+    assert torch.equal(softmax_loss(*with_it[:2]), softmax_loss(*without[:2]))
+    assert not torch.equal(with_it[0].scores(with_it[1]), without[0].scores(without[1]))
+
+
 def test_the_rise_changes_no_training():
     with_it, without = (problem([[2, 1], [1, 1, 2]], 3, rise=rise) for rise in (2.0, 0.0))
     assert torch.equal(softmax_loss(*with_it[:2]), softmax_loss(*without[:2]))
@@ -498,6 +519,8 @@ def test_no_queries():
         ({"half_lives": [3, 0]}, "model.half_lives"),
         ({"rise": 0.5, "half_lives": [7]}, "rise compares a short half-life with the longest"),
         ({"rise": -1}, "model.rise"),
+        ({"discount": {"sequence": 0}}, "model.discount"),
+        ({"discount": {"coyp": 0.5}}, "discount: 'coyp' is not among experts; they are sequence, copy, trend, graph"),
         ({"expert_dropout": 1.0}, "model.expert_dropout"),
         ({"body": {"wdth": 8}}, r"model.body.wdth: unknown key"),
     ],
