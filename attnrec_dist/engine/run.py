@@ -27,7 +27,7 @@ from attnrec_dist.evaluation.evaluate import evaluate
 from attnrec_dist.losses import build_loss, rank_as_trained
 from attnrec_dist.models import build_model
 from attnrec_dist.run_dir import RunDir, write_whole
-from attnrec_dist.settings import read_yaml, to_yaml
+from attnrec_dist.settings import build, read_yaml, to_yaml
 
 if TYPE_CHECKING:
     from attnrec_dist.run_config import RunConfig
@@ -221,7 +221,7 @@ def claim(run_dir: RunDir, config: RunConfig) -> None:
 
 def refuse_changes(run_dir: RunDir, config: RunConfig) -> None:
     """Raises RunDirError naming each frozen key that differs from what the directory was started with."""
-    before, now = flatten(read_yaml(run_dir.config)), flatten(config.model_dump(mode="json"))
+    before, now = flatten(started_with(run_dir, config)), flatten(config.model_dump(mode="json"))
     changed = [
         f"{key}: was {before.get(key)!r}, now {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
@@ -232,6 +232,15 @@ def refuse_changes(run_dir: RunDir, config: RunConfig) -> None:
             f"{run_dir.path}: holds a run that was started with another configuration; choose another --run_dir, or set back:\n  "
             + "\n  ".join(changed)
         )
+
+
+def started_with(run_dir: RunDir, config: RunConfig) -> dict[str, Any]:
+    """The directory's configuration; keys that are younger than the run have their defaults, which are what it ran with."""
+    tree = read_yaml(run_dir.config)
+    try:
+        return build(type(config), tree, str(run_dir.config)).model_dump(mode="json")
+    except ConfigError:  # of another model or loss, or with keys that are no more
+        return tree
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

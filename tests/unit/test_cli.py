@@ -272,6 +272,15 @@ def test_a_run_directory_of_another_configuration(attnrec, copy):
     assert train(attnrec, copy, *free).code == 0
 
 
+def test_a_key_younger_than_the_run_is_its_default(attnrec, copy):
+    config = copy.run / "config.yaml"
+    older = "".join(line for line in config.read_text().splitlines(True) if "event_input" not in line)
+    assert older != config.read_text()
+    config.write_text(older)
+    refused(train(attnrec, copy, "--data.event_input", "false"), "data.event_input: was True, now False")
+    assert train(attnrec, copy).code == 0
+
+
 def test_a_first_try_that_failed_does_not_stand_in_the_way(attnrec, shop, tmp_path):
     here = Shop(shop.path), "--run_dir", tmp_path / "run", "--train.max_steps", "3"
     refused(train(attnrec, *here, "--data.target_events", "[sell]"), "sell is not in the data set")
