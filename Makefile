@@ -15,16 +15,20 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-war
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
 
-train: $(CORE) $(DATA)/manifest.json  ## the whole way on the bundled log: prepare, train, evaluate, recommend
+train: $(CORE) $(DATA)/manifest.json $(DATA)-refit/manifest.json  ## the whole way on the bundled log: prepare, train, refit, evaluate, recommend
 	$(BIN)/attnrec train configs/quickstart-mixture.yaml --run_dir $(RUN)
-	$(BIN)/attnrec evaluate $(RUN) --output $(RUN)/test.json
 	$(BIN)/attnrec plot $(RUN)
-	$(BIN)/attnrec recommend $(RUN) --output $(RUN)/recommendations.parquet --show 3
+	$(BIN)/attnrec refit $(RUN) --data $(DATA)-refit --output $(RUN)-refit
+	$(BIN)/attnrec evaluate $(RUN)-refit --output $(RUN)-refit/test.json
+	$(BIN)/attnrec recommend $(RUN)-refit --output $(RUN)-refit/recommendations.parquet --show 3
 
 prepare: $(DATA)/manifest.json  ## the bundled log only -> data/quickstart
 
 $(DATA)/manifest.json: configs/prepare/quickstart.yaml | $(CORE)
 	$(BIN)/attnrec prepare configs/prepare/quickstart.yaml --output $(DATA)
+
+$(DATA)-refit/manifest.json: configs/prepare/quickstart.yaml | $(CORE)
+	$(BIN)/attnrec prepare configs/prepare/quickstart.yaml --output $(DATA)-refit --split.train 0.9 --split.validation 0 --split.test 0.1
 
 test: $(DEV)  ## the test suite (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow" --durations=15

@@ -94,6 +94,11 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--data", help="the data set, instead of data.path")
     train.add_argument("--print_config", action="store_true", help="print the complete configuration and stop")
 
+    refit = _command(commands, "refit", "train a finished run once more, on data without a validation part", refit_command)
+    refit.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
+    refit.add_argument("--data", type=Path, help="the data set: the same log, nothing held back for validation (required)")
+    refit.add_argument("--output", type=Path, help="the run directory to write (default: RUN_DIR-refit)")
+
     evaluate = _command(commands, "evaluate", "rank the whole catalogue, beside the baselines", evaluate_command, evaluation_keys)
     evaluate.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
     evaluate.add_argument("--split", choices=["validation", "test"], default="test")
@@ -134,9 +139,13 @@ def make_parser() -> argparse.ArgumentParser:
 def _usage(command: argparse.ArgumentParser) -> str:
     """What must be given stands without brackets; for argparse all is optional, so that --help works without it."""
     usage = command.format_usage().removeprefix("usage: ")
-    for required in ("CONFIG.yaml", "RUN_DIR", "DATA_DIR", *(["--output OUTPUT"] if command.prog.endswith(" recommend") else [])):
+    for required in ("CONFIG.yaml", "RUN_DIR", "DATA_DIR", *_also_required(command.prog)):
         usage = usage.replace(f"[{required}]", required)
     return usage.strip()
+
+
+def _also_required(command: str) -> list[str]:
+    return {"recommend": ["--output OUTPUT"], "refit": ["--data DATA"]}.get(command.rsplit(maxsplit=1)[-1], [])
 
 
 def _command(commands: Any, name: str, text: str, run: Callable[..., int], keys: Callable[..., str] | None = None) -> Any:
@@ -242,7 +251,22 @@ def train_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     if arguments.print_config:
         print(to_yaml(config), end="")
         return ExitCode.DONE
-    run_dir = RunDir(arguments.run_dir or Path("runs") / path.stem)
+    return train_in(RunDir(arguments.run_dir or Path("runs") / path.stem), config)
+
+
+def refit_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from attnrec_dist.engine.refit import refit_overrides
+    from attnrec_dist.run_config import load_run_config
+    from attnrec_dist.run_dir import RunDir
+
+    run = RunDir.existing(_required(arguments.run_dir, "RUN_DIR", "refit"))
+    data = _required(arguments.data, "--data DIR", "refit")
+    config = load_run_config(run.config, refit_overrides(run, data) | parse_overrides(rest))
+    return train_in(RunDir(arguments.output or run.path.with_name(f"{run.path.name}-refit")), config)
+
+
+def train_in(run_dir: RunDir, config: Any) -> int:
+    """Trains; what goes wrong is left in status.json too."""
     try:
         return run_training(config, run_dir)
     except BaseException as error:

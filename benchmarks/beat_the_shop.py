@@ -144,8 +144,8 @@ def beat(task: Task, seeds: list[int]) -> dict[str, Any]:
         boards["as trained"].seeds[seed] = values_of(run, task.data, "best")
         if task.refit:
             again = task.runs / f"{task.name}-{seed}-refit"
-            checkpoint = refit(task, again, seed, training[str(seed)])
-            boards["refit"].seeds[seed] = values_of(again, task.refit, checkpoint)
+            refit(task, run, again)
+            boards["refit"].seeds[seed] = values_of(again, task.refit, "best")
         print(f"seed {seed}: {training[str(seed)]}", flush=True)
     print("\n" + "\n".join(table(list(boards.values()), task.config.model.name)))
     comparisons = {}
@@ -200,31 +200,10 @@ def train(task: Task, run: Path, seed: int, overrides: Sequence[object] = ()) ->
     }
 
 
-def refit(task: Task, run: Path, seed: int, first: dict[str, Any]) -> str:
-    """Trains as many epochs as validation chose, with validation's events; returns the checkpoint to test.
-
-    A constant learning rate just ends there. Where it falls by a cosine over the whole training, the refit must fall as
-    slowly: it trains the whole length, and the checkpoint of the chosen epoch is kept. Warm-up lasts as many epochs.
-    """
+def refit(task: Task, first: Path, run: Path) -> None:
+    """`attnrec refit`: as many epochs as validation chose, with validation's events."""
     assert task.refit is not None
-    per_epoch = steps_per_epoch(task.refit, task.config)
-    steps, longer = refit_steps(first["epochs"], per_epoch), per_epoch / first["steps_per_epoch"]
-    optimizer, limits = task.config.optimizer, task.config.train
-    length = steps
-    if optimizer.schedule != "constant":
-        epochs = [each for each in (limits.max_epochs, (limits.max_steps or np.inf) / first["steps_per_epoch"]) if each]
-        length = refit_steps(min(epochs), per_epoch)
-    keys = {
-        "data.path": task.refit.path,
-        "train.max_steps": length,
-        "train.max_epochs": "null",
-        "optimizer.warmup_steps": round(optimizer.warmup_steps * longer),
-        "checkpoint.every_steps": steps,
-        "checkpoint.keep": 1 + length // steps,
-    }
-    pairs: list[object] = [part for key, value in keys.items() for part in (f"--{key}", value)]
-    train_to_the_end(task, run, seed, pairs)
-    return f"step-{steps:08d}"
+    attnrec("refit", first, "--data", task.refit.path, "--output", run, log=run.with_name(f"{run.name}.log"))
 
 
 def train_to_the_end(task: Task, run: Path, seed: int, overrides: Sequence[object]) -> Cost:
@@ -232,11 +211,6 @@ def train_to_the_end(task: Task, run: Path, seed: int, overrides: Sequence[objec
     run.parent.mkdir(parents=True, exist_ok=True)
     keys = ["--run_dir", run, "--train.seed", seed, *task.overrides, *overrides]
     return attnrec("train", task.yaml, *keys, log=run.with_name(f"{run.name}.log"))
-
-
-def refit_steps(epochs: float, per_epoch: int) -> int:
-    """Steps of so many epochs, at least one."""
-    return max(1, round(epochs * per_epoch))
 
 
 def steps_per_epoch(data: DataSet, config: RunConfig) -> int:

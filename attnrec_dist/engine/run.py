@@ -181,8 +181,15 @@ def start(config: RunConfig, run_dir: RunDir) -> Run:
         views=find_views(data, config.data, "validation")[0],
         metrics=Metrics(run_dir.metrics, config.tracking.tensorboard, world.is_main),
         stop=StopRequest(),
-        max_steps=min(train.max_steps or sys.maxsize, (train.max_epochs or sys.maxsize) * order.steps_per_epoch),
+        max_steps=last_step(config, order),
     )
+
+
+def last_step(config: RunConfig, order: Order) -> int:
+    """Where the training ends if nothing ends it earlier; one step at least."""
+    limits = config.train
+    by_epochs = sys.maxsize if limits.max_epochs is None else max(1, round(limits.max_epochs * order.steps_per_epoch))
+    return min(limits.max_steps or sys.maxsize, by_epochs)
 
 
 def open_data(config: RunConfig, world: World) -> DataSet:

@@ -25,7 +25,7 @@ from attnrec_dist.settings import Section
 
 
 class TrainConfig(Section):
-    max_epochs: int | None = Field(10, ge=1, description="epochs to train at most; null: only max_steps counts")
+    max_epochs: float | None = Field(10, gt=0, description="epochs to train at most; null: only max_steps counts")
     max_steps: int | None = Field(None, ge=1, description="steps to train at most; null: only max_epochs counts")
     global_batch_size: int = Field(128, ge=1, description="samples of one step, over all processes and accumulation")
     micro_batch_tokens: int = Field(

@@ -223,12 +223,6 @@ def test_an_epoch_has_as_many_steps_as_the_engine_took(trained):
     assert beat_the_shop.steps_per_epoch(DataSet.open(trained.data), config) * config.train.max_epochs == last["step"]
 
 
-def test_a_refit_is_as_many_epochs_long():
-    assert beat_the_shop.refit_steps(3.0, 31) == 93
-    assert beat_the_shop.refit_steps(0.5, 31) == 16
-    assert beat_the_shop.refit_steps(0.001, 31) == 1
-
-
 def test_sessions_become_days_of_training_validation_and_questions():
     sessions = [["1", "2"], ["2", "1", "3"]] * 150
     rows = list(diginetica.log(sessions, [(["1"], "2"), (["3", "1"], "3")], 1.0, 7))

@@ -362,6 +362,36 @@ def test_training_on_gives_the_curve_of_one_piece(attnrec, trained, tmp_path):
 # Faults: code 1, and the last good checkpoint stays
 
 
+def test_a_refit_is_as_many_epochs_on_all_that_came_before_the_test_part(attnrec, copy, tmp_path):
+    refused(attnrec("refit", copy.run, "--data", copy.data), "events for validation", "--split.validation 0")
+    split = ["--split.train", "0.85", "--split.validation", "0", "--split.test", "0.15"]
+    assert attnrec("prepare", copy.prepare_yaml, "--output", tmp_path / "all", *split).code == 0
+    (copy.run / "best").unlink()
+    (copy.run / "best").symlink_to("checkpoints/step-00000003")  # half an epoch, had validation chosen so
+    done = attnrec("refit", copy.run, "--data", tmp_path / "all")
+    assert done.code == 0, done.err
+    again, first = copy.path / "run-refit", load_run_config(copy.run / "config.yaml", {})
+    last = max(curve(again))
+    per_epoch = {run: max(curve(run)) / epochs_of(run) for run in (again, copy.run)}
+    assert per_epoch[again] > per_epoch[copy.run]
+    assert last == round(per_epoch[again] * 3 / per_epoch[copy.run])
+    refitted = load_run_config(again / "config.yaml", {})
+    assert refitted.model == first.model
+    assert load(again).trained.checkpoint.name == f"step-{last:08d}"
+    refused(attnrec("refit", copy.run), "--data DIR is missing")
+
+
+def test_a_run_that_is_not_done_is_not_refitted(attnrec, copy, tmp_path):
+    status = json.loads((copy.run / "status.json").read_text())
+    (copy.run / "status.json").write_text(json.dumps(status | {"state": "stopped"}))
+    refused(attnrec("refit", copy.run, "--data", copy.data), "is stopped, so its length is not chosen yet")
+
+
+def epochs_of(run: Path) -> float:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return max(line["epoch"] for line in lines if "epoch" in line)
+
+
 def test_a_full_disk_ends_with_code_1_and_the_next_start_goes_on(attnrec, shop, trained, tmp_path, monkeypatch):
     import os
 

@@ -1,0 +1,41 @@
+"""`attnrec refit`: a run's configuration once more, for the length that validation chose, on data that holds nothing back.
+
+Validation tells when to stop, and its events teach nothing. Whoever puts a model to use trains it again with them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from attnrec_dist.data.shards import read_manifest
+from attnrec_dist.errors import DataError, RunDirError
+from attnrec_dist.run_dir import RunDir
+
+
+def refit_overrides(run: RunDir, data: Any) -> dict[str, Any]:
+    """What to change in the run's configuration: the data set, and the length.
+
+    As many epochs as the best checkpoint had, which are more steps where there is more data; a falling learning rate falls
+    within them. Raises RunDirError when the run is not done, DataError when the data set still has a validation part.
+    """
+    status = run.status()
+    if status["state"] != "done":
+        raise RunDirError(f"{run.path}: is {status['state']}, so its length is not chosen yet; finish it with attnrec train")
+    held_back = read_manifest(data).counts.validation_events
+    if held_back:
+        raise DataError(
+            f"{data}: keeps {held_back:,} events for validation, which a refit has no use for; prepare it again elsewhere, "
+            "for example with --split.train 0.9 --split.validation 0 --split.test 0.1 --output DIR"
+        )
+    return {"data.path": str(data), "train.max_epochs": chosen_epochs(run), "train.max_steps": None, "evaluation.patience": None}
+
+
+def chosen_epochs(run: RunDir) -> float:
+    """The length of the run's best checkpoint. Raises RunDirError."""
+    step = int((run.path / "best").resolve().name.removeprefix("step-")) if (run.path / "best").exists() else None
+    for line in run.metrics.read_text(encoding="utf-8").splitlines() if run.metrics.exists() else ():
+        values = json.loads(line)
+        if values["step"] == step and "epoch" in values:
+            return float(values["epoch"])
+    raise RunDirError(f"{run.path}: does not tell how long its best checkpoint was trained; train it anew")
