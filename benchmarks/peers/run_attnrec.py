@@ -1,0 +1,76 @@
+"""attnrec_dist, as `attnrec train` runs it: the whole loop, loader, logging and all.
+
+--variant: `own`: each query has its own negatives (else the step's queries share them); `attention dropout`: of attention
+weights too, as the peers have it (else not); `bf16`: autocast.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import datasets  # noqa: F401  which the data set is read with, imported when one is opened
+import protocol
+import torch
+
+from attnrec_dist.data.views import find_views
+from attnrec_dist.engine import train as engine
+from attnrec_dist.engine.run import Run, start
+from attnrec_dist.evaluation.evaluate import evaluate
+from attnrec_dist.run_config import run_config_class
+from attnrec_dist.run_dir import RunDir
+from attnrec_dist.settings import build
+
+
+def main() -> None:
+    asked = protocol.arguments()
+    torch.set_num_threads(1)
+    clock = protocol.Clock()
+    tree = {
+        "data": {"path": asked.data, "basket": "none", "max_length": asked.max_length},
+        "model": {"name": "sasrec", "dropout": 0.2, "attention_dropout": 0.2 if "dropout" in asked.variant else 0.0},
+        "loss": {"name": "softmax"},
+        "optimizer": {"name": "adam", "lr": 1e-3},
+        "train": {"max_steps": asked.steps, "max_epochs": None, "global_batch_size": asked.batch},
+        "evaluation": {"every_steps": 2**30},
+    }
+    if asked.loss == "sampled":
+        tree["loss"] = {"name": "sampled_softmax", "negatives": asked.negatives, "shared": "own" not in asked.variant}
+    if "bf16" in asked.variant:
+        tree["train"]["precision"] = "bf16"
+    with tempfile.TemporaryDirectory() as folder:
+        run = start(build(run_config_class(tree), tree, "run_attnrec.py"), RunDir(Path(folder) / "run"))
+        objective = watched(run, clock)
+        clock.trained()
+        more = {"users/s": users_a_second(objective, run)} if asked.evaluate else {}
+    clock.report(**more)
+
+
+def watched(run: Run, clock: protocol.Clock) -> torch.nn.Module:
+    """Trains, with the clock looking on at each line of the log; the trained model."""
+    log, save, kept = Run.log, engine.save, []
+
+    def logged(self: Run, progress, loss, rate, batch) -> None:
+        log(self, progress, loss, rate, batch)
+        clock.step(batch.targets)
+
+    Run.log = logged  # type: ignore[method-assign]
+    engine.save = lambda run, progress, objective, optimizer: kept.append(objective)
+    run.validate = lambda *_: False  # type: ignore[method-assign]
+    engine.train(run)
+    Run.log, engine.save = log, save  # type: ignore[method-assign]
+    return kept[-1].model
+
+
+def users_a_second(model: torch.nn.Module, run: Run) -> float:
+    """Everything between the trained model and the table of metrics."""
+    started = time.perf_counter()
+    views, _ = find_views(run.data, run.config.data, "test")
+    values = evaluate(model, views, run.config.evaluation, run.world).flat()
+    assert 0 <= values["next_basket/new/ndcg@10"] <= 1
+    return len(views) / (time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()
