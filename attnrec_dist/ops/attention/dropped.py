@@ -23,7 +23,7 @@ LEVELS = 2**16  # shares that a draw tells apart
 
 
 def dropped_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    """[n, H, L, d] each, fp32 or float64, and so the result; `mask` [n, 1, L, L] bool is True where a token sees, None: causal."""
+    """[n, H, L, d] each, fp32 or float64, and so the result; `mask` [n, 1, L, L] bool: who sees whom, None: causal."""
     result: Tensor = _Dropped.apply(q, k, v, mask, round(dropout * LEVELS))
     return result
 
