@@ -50,7 +50,6 @@ class Row:
 ROWS = [
     Row("attnrec", "softmax", {50: 175, 200: 33}, lists=True),
     Row("attnrec", "softmax", {50: 175, 200: 28}, "attention dropout"),
-    Row("attnrec", "softmax", {50: 175, 200: 33}, "bf16"),
     Row("recbole", "softmax", {50: 53, 200: 9}, lists=True),
     Row("rectools", "softmax", {50: 8, 200: 7}, lists=True),
     Row("replay", "softmax", {50: 11, 200: 8}, lists=True),
