@@ -13,6 +13,11 @@ real targets, no padding, over all steps but the first three, by the clock. A ro
 one after another; the table shows the medians of the rounds. Memory is the process's peak in training, above what it holds once
 everything is imported. Lists: the peers list ten items for every user; ours finds the exact rank of every target in the whole
 catalogue with and without what the user had, beside the ten best, and the table of metrics.
+
+    python benchmarks/train_throughput.py data/beauty --max_length 50 --peers DIR --until .052 [--config RUN.yaml]
+
+trains RecBole and ours with the full softmax, epoch after epoch, until NDCG@10 on validation (what a user had left out) is that
+high, and tells the seconds of training; ours with the same settings, or those of a run's YAML.
 """
 
 from __future__ import annotations
@@ -71,11 +76,33 @@ def main() -> None:
     parser.add_argument("--losses", nargs="+", default=["softmax", "sampled"])
     parser.add_argument("--rows", nargs="*", default=[], help="only the rows whose name holds one of these words")
     parser.add_argument("--core", type=int, help="the CPU core that all of them run on")
+    parser.add_argument("--until", type=float, help="time to this NDCG@10 on validation, instead of speed")
+    parser.add_argument("--config", type=Path, help="with --until: the YAML that ours trains")
     asked = parser.parse_args()
-    rows = [row for row in ROWS if row.loss in asked.losses and interpreter(row.peer, asked.peers)]
-    rows = [row for row in rows if not asked.rows or any(word in row.name for word in asked.rows)]
     if asked.core is not None:
         os.sched_setaffinity(0, {asked.core})
+    rows = chosen(asked)
+    measured, shape = in_turns(rows, asked)
+    versions = {row.peer: installed(row.peer, asked.peers) for row in rows}
+    keys = {**stamp(), "data": asked.data.name, "max_length": asked.max_length, "shape": shape, "installed": versions}
+    if asked.until:
+        write_result({**keys, "until": asked.until, "rows": measured}, f"time-to-quality-{asked.data.name}")
+        return
+    medians = {name: {key: statistics.median(each[key] for each in of) for key in of[0]} for name, of in measured.items()}
+    table(medians)
+    write_result({**keys, "rounds": asked.rounds, "rows": medians, "each round": measured}, f"train-throughput-{asked.data.name}")
+
+
+def chosen(asked: argparse.Namespace) -> list[Row]:
+    rows = ROWS
+    if asked.until:
+        asked.rounds, rows = 1, [Row("attnrec", "softmax", {}), Row("recbole", "softmax", {})]
+    rows = [row for row in rows if row.loss in asked.losses and interpreter(row.peer, asked.peers)]
+    return [row for row in rows if not asked.rows or any(word in row.name for word in asked.rows)]
+
+
+def in_turns(rows: list[Row], asked: argparse.Namespace) -> tuple[dict[str, list[dict]], dict[str, int]]:
+    """(what every round measured of each row, the data's shape)."""
     measured: dict[str, list[dict]] = {row.name: [] for row in rows}
     with tempfile.TemporaryDirectory() as folder:
         histories = Path(folder) / "histories.txt"
@@ -83,17 +110,10 @@ def main() -> None:
         for turn in range(asked.rounds):
             for row in rows:
                 measured[row.name].append(run(row, asked, histories))
-                told = ", ".join(f"{key} {value:,.0f}" for key, value in measured[row.name][-1].items())
+                numbers = {key: value for key, value in measured[row.name][-1].items() if isinstance(value, int | float)}
+                told = ", ".join(f"{key} {value:,.5g}" for key, value in numbers.items())
                 print(f"round {turn + 1}: {row.name}: {told}", flush=True)
-    medians = {
-        name: {key: statistics.median(each[key] for each in rounds) for key in rounds[0]} for name, rounds in measured.items()
-    }
-    table(medians)
-    keys = {"data": asked.data.name, "max_length": asked.max_length, "rounds": asked.rounds, "shape": shape}
-    versions = {row.peer: installed(row.peer, asked.peers) for row in rows}
-    write_result(
-        {**stamp(), **keys, "installed": versions, "rows": medians, "each round": measured}, f"train-throughput-{asked.data.name}"
-    )
+    return measured, shape
 
 
 def interpreter(peer: str, peers: Path | None) -> str:
@@ -117,7 +137,9 @@ def write_histories(data: Path, path: Path) -> dict[str, int]:
 
 def run(row: Row, asked: argparse.Namespace, histories: Path) -> dict[str, float]:
     command = [interpreter(row.peer, asked.peers), str((RUNNERS / f"run_{row.peer}.py").absolute()), str(histories)]
-    command += ["--loss", row.loss, "--max_length", str(asked.max_length), "--steps", str(row.steps[asked.max_length])]
+    command += ["--loss", row.loss, "--max_length", str(asked.max_length)]
+    command += ["--until", str(asked.until)] if asked.until else ["--steps", str(row.steps[asked.max_length])]
+    command += ["--config", str(asked.config.absolute())] if asked.config and row.peer == "attnrec" else []
     command += ["--variant", row.variant] if row.variant else []
     command += ["--evaluate"] if row.lists else []
     command += ["--data", str(asked.data.absolute())] if row.peer == "attnrec" else []

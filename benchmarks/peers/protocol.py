@@ -12,6 +12,7 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 WARM_UP = 3  # steps that are not counted
@@ -22,12 +23,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("histories", type=Path, help="a line a user: items 0 to V - 1 in the order of time")
     parser.add_argument("--loss", choices=["softmax", "sampled"], required=True)
     parser.add_argument("--max_length", type=int, required=True)
-    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--steps", type=int, default=2**30)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--negatives", type=int, default=256)
     parser.add_argument("--evaluate", action="store_true", help="time the lists as well")
     parser.add_argument("--variant", default="", help="what else a runner knows")
     parser.add_argument("--data", help="of attnrec: the prepared data set that the histories come from")
+    parser.add_argument("--config", type=Path, help="of attnrec: a run's YAML to train instead")
+    parser.add_argument("--until", type=float, help="train whole epochs until NDCG@10 on validation, of new items, is that high")
     return parser.parse_args()
 
 
@@ -69,6 +72,31 @@ class Clock:
             "with lists above imports MiB": memory() - self.before,
         }
         print(json.dumps(result | more))
+
+
+class Curve:
+    """Seconds of training and of validating, and NDCG@10 after each epoch, until a value is reached."""
+
+    def __init__(self, goal: float, most: int = 200):
+        self.goal, self.most = goal, most
+        self.points: list[dict[str, float]] = []
+        self.validating = 0.0
+        self.started = time.perf_counter()
+
+    def point(self, validate: Callable[[], float]) -> bool:
+        """Called after each epoch with what gives NDCG@10; True when it is high enough, or time to give up."""
+        began = time.perf_counter()
+        value = validate()
+        now = time.perf_counter()
+        self.validating += now - began
+        training = now - self.started - self.validating
+        self.points.append({"training s": training, "with validation s": now - self.started, "NDCG@10": value})
+        print(f"epoch {len(self.points)}: {self.points[-1]}", file=sys.stderr, flush=True)
+        return value >= self.goal or len(self.points) >= self.most
+
+    def report(self) -> None:
+        last = self.points[-1]
+        print(json.dumps({**last, "epochs": len(self.points), "reached": last["NDCG@10"] >= self.goal, "curve": self.points}))
 
 
 def memory() -> float:

@@ -37,17 +37,21 @@ def main() -> None:
         config = Config(model="SASRec", dataset="log", config_dict=settings(asked))
         init_seed(0, True)
         data = create_dataset(config)
-        batches, _, test = data_preparation(config, data)
+        batches, validation, test = data_preparation(config, data)
         init_seed(0, True)
         model = get_model("SASRec")(config, batches._dataset)
         trainer = get_trainer(config["MODEL_TYPE"], "SASRec")(config, model)
+        if asked.until:
+            until(model, trainer, (data, batches, validation), histories, protocol.Curve(asked.until))
+            return
         trainer._train_epoch(Watched(batches, asked.steps, clock), 0)
         clock.trained()
         more = {}
         if asked.evaluate:
             started = time.perf_counter()
-            lists(model, data, test, histories)
+            listed = lists(model, data, test, [items[:-1] for items in histories])
             more["users/s"] = len(histories) / (time.perf_counter() - started)
+            assert len(listed) == len(histories)
         os.chdir("/")
     clock.report(**more)
 
@@ -100,19 +104,41 @@ def write(histories: list[list[int]], path: Path) -> None:
 
 
 @torch.no_grad()
-def lists(model, data, test, histories: list[list[int]]) -> None:
+def lists(model, data, batches, histories: list[list[int]]) -> dict[int, np.ndarray]:
+    """The ten best of each user without what is in the history."""
     model.eval()
-    known = [data.token2id("item_id", [str(item) for item in items[:-1]]) for items in histories]
-    users = data.field2id_token["user_id"]
-    listed = 0
-    for batch, *_ in test:
+    known = [data.token2id("item_id", [str(item) for item in items]) for items in histories]
+    users, items = data.field2id_token["user_id"], data.field2id_token["item_id"]
+    listed = {}
+    for batch, *_ in batches:
         scores = model.full_sort_predict(batch).view(len(batch), -1)
         scores[:, 0] = -torch.inf
-        seen = [known[int(users[user])] for user in batch["user_id"].tolist()]
-        row = np.repeat(np.arange(len(seen)), [len(each) for each in seen])
-        scores[torch.from_numpy(row), torch.from_numpy(np.concatenate(seen))] = -torch.inf
-        listed += len(torch.topk(scores, 10).indices)
-    assert listed == len(histories)
+        who = [int(users[user]) for user in batch["user_id"].tolist()]
+        row = np.repeat(np.arange(len(who)), [len(known[user]) for user in who])
+        scores[torch.from_numpy(row), torch.from_numpy(np.concatenate([known[user] for user in who]))] = -torch.inf
+        listed |= {user: items[best] for user, best in zip(who, torch.topk(scores, 10).indices.numpy())}
+    return listed
+
+
+def until(model, trainer, prepared, histories: list[list[int]], curve: protocol.Curve) -> None:
+    """Trains as far as the curve asks."""
+    data, batches, validation = prepared
+
+    def validate() -> float:
+        listed = lists(model, data, validation, [items[:-2] for items in histories])
+        gains = 0.0
+        for user, items in enumerate(histories):
+            place = np.flatnonzero(listed[user] == str(items[-2]))
+            gains += float((1 / np.log2(place + 2)).sum())
+        return gains / len(histories)
+
+    epoch = 0
+    while True:
+        trainer._train_epoch(batches, epoch)
+        epoch += 1
+        if curve.point(validate):
+            break
+    curve.report()
 
 
 if __name__ == "__main__":
