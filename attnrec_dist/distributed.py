@@ -5,6 +5,7 @@ Every method of World that talks to others is a collective: all ranks call it, i
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -19,6 +20,19 @@ from torch import Tensor
 
 from attnrec_dist import errors
 from attnrec_dist.errors import AttnrecError, FaultError, PeerError
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+
+def keep_freed_memory() -> None:
+    """Has glibc keep what a step frees for the next one. It gives large blocks back and has them zeroed anew by the system each
+    time: 5 to 10 % of a training step with histories of 200, a third of an evaluation. Other C libraries are left as they are."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the largest that it takes
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from attnrec_dist.batch import SequenceBatch
-from attnrec_dist.distributed import World, needing_peers
+from attnrec_dist.distributed import World, keep_freed_memory, needing_peers
 from attnrec_dist.errors import ConfigError
 
 Precision = Literal["fp32", "bf16", "fp64"]
@@ -32,6 +32,7 @@ class Strategy:
     def __init__(self, precision: Precision, timeout: float):
         """Joins the job. Raises ConfigError when the launcher's request and what was set up differ."""
         self.precision = precision
+        keep_freed_memory()
         with needing_peers("meeting at the start"):
             self.accelerator = Accelerator(
                 cpu=not torch.cuda.is_available(),

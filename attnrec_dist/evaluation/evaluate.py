@@ -31,7 +31,7 @@ from attnrec_dist.ops.top_k import top_k
 from attnrec_dist.settings import Section
 
 SCORES_HELD = 2**25  # elements of the score matrix of one micro-batch: 128 MiB in fp32
-MOST_VIEWS = 256
+MOST_VIEWS = 128  # more are no faster, and with long histories slower: their matrices are taken from the system each time
 COVERAGE_K = 10
 POLICIES = ("all", "new")
 NEWCOMERS_GET = ("trend", "popularity")  # what customers without history are shown, and what else they could be
@@ -188,7 +188,8 @@ def measure(scorer: Scorer, views: Views, config: MeasuringConfig, world: World)
             scores = scorer(batch)
             best = top_k(scores, COVERAGE_K)[1].cpu().numpy()
             np.add.at(shown, best[best >= 0], 1)
-            table += [ranked(batch, scores, protocol) for protocol in range(len(PROTOCOLS))]
+            table.append(ranked(batch, scores))
+            del scores  # or two of these matrices would take turns in memory
     everything = np.concatenate([part.reshape(-1, 4) for part in world.gather(np.concatenate(table).ravel())])
     shown = np.sum(world.gather(shown), axis=0)
     return tabulated(everything, views, config.metrics, metrics.coverage(shown))
@@ -201,14 +202,17 @@ def micro_batches(views: int, num_items: int, world: World) -> Iterator[tuple[in
         yield first, min(first + size, views)
 
 
-def ranked(batch: ViewBatch, scores: Tensor, protocol: int) -> np.ndarray:
-    """Rows (view, protocol, rank among all, rank among new items), int64 [M, 4]."""
-    items, row = batch.relevant[PROTOCOLS[protocol]]
+def ranked(batch: ViewBatch, scores: Tensor) -> np.ndarray:
+    """Rows (view, protocol, rank among all, rank among new items), int64 [M, 4], M over all protocols."""
+    items, row = (np.concatenate(each) for each in zip(*(batch.relevant[name] for name in PROTOCOLS)))
+    protocol = np.repeat(np.arange(len(PROTOCOLS)), [len(batch.relevant[name][0]) for name in PROTOCOLS])
+    span = 1 + items.max(initial=0)
+    pairs, place = np.unique(row * span + items, return_inverse=True)  # the next basket is part of the period
     has = batch.history_is_target
-    device = scores.device
-    arguments = (items, row, batch.history["item"][has], batch.history_row[has])
-    rank_all, rank_new = ranks(scores, *(torch.from_numpy(np.ascontiguousarray(each)).to(device) for each in arguments))
-    return np.stack([batch.views[row], np.full(len(row), protocol), rank_all.cpu().numpy(), rank_new.cpu().numpy()], axis=1)
+    arguments = (pairs % span, pairs // span, batch.history["item"][has], batch.history_row[has])
+    tensors = (torch.from_numpy(np.ascontiguousarray(each)).to(scores.device) for each in arguments)
+    rank_all, rank_new = (each.cpu().numpy()[place] for each in ranks(scores, *tensors))
+    return np.stack([batch.views[row], protocol, rank_all, rank_new], axis=1)
 
 
 def tabulated(table: np.ndarray, views: Views, names: list[str], coverage: float) -> Measured:

@@ -40,7 +40,7 @@ class BSARecConfig(Section):
         0.2, ge=0, lt=1, description="share of embeddings and of each block's additions set to zero in training"
     )
     attention_dropout: float = Field(
-        0.0, ge=0, lt=1, description="share of attention weights set to zero in training; slow above 0"
+        0.0, ge=0, lt=1, description="share of attention weights set to zero in training; above 0 attention takes longer"
     )
     activation: Literal["relu", "gelu"] = Field("gelu", description="of the feed-forward network")
     alpha: float = Field(0.7, ge=0, le=1, description="weight of the filter; attention has the rest")

@@ -24,7 +24,7 @@ class SASRecConfig(Section):
         0.2, ge=0, lt=1, description="share of embeddings and of each block's additions set to zero in training"
     )
     attention_dropout: float = Field(
-        0.0, ge=0, lt=1, description="share of attention weights set to zero in training; slow above 0"
+        0.0, ge=0, lt=1, description="share of attention weights set to zero in training; above 0 attention takes longer"
     )
     norm: Literal["pre", "post"] = Field("pre", description="layer norm before each half of a block, or after its addition")
     activation: Literal["relu", "gelu"] = Field("relu", description="of the feed-forward network")

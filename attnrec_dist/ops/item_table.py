@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from attnrec_dist.ops.chosen_logits import chosen_logits
 from attnrec_dist.ops.linear_cross_entropy import linear_cross_entropy
+from attnrec_dist.ops.products import times_transposed
 
 INITIAL_STD = 0.02
 
@@ -46,7 +47,9 @@ class ItemTable(nn.Module):
         vectors = self.weight[lo:hi]
         if self.unit:
             hidden, vectors = F.normalize(hidden, dim=-1), F.normalize(vectors, dim=-1)
-        return hidden @ vectors.t()
+        if torch.is_grad_enabled() or torch.is_autocast_enabled(hidden.device.type):
+            return hidden @ vectors.t()
+        return times_transposed(hidden, vectors)
 
     def chosen_logits(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """Scores of some items, fp32 or float64: ids [P, N] are each query's own, ids [N] the same for all; [P, D] -> [P, N]."""

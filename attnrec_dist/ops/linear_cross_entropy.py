@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from attnrec_dist.ops.products import times_transposed, torch_times_transposed
+
 # Logits held at once, in elements (at least one query's). CPU: 64 to 256 queries of 12,101 items were equally fast to
 # 5 %, 16 and 512 some 15 % slower: a chunk has to stay near the cache. GPU: large enough to fill it; 256 MiB in fp32.
 CHUNK_ELEMENTS = {"cpu": 128 * 12_288, "cuda": 2**26}
@@ -91,20 +93,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
         sum_type = torch.promote_types(hidden.dtype, torch.float32)
         for_hidden, for_weight = (plan.gradients and needed for needed in ctx.needs_input_grad[:2])
         grad_hidden = torch.empty_like(hidden, dtype=sum_type) if for_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=sum_type) if for_weight else None
+        grad_weight = torch.zeros_like(weight.t(), dtype=sum_type, memory_format=torch.contiguous_format) if for_weight else None
         ctx.types = [None if each is None else each.dtype for each in (hidden, weight, log_share, log_rest)]
         hidden, weight = hidden.to(plan.product_type), weight.to(plan.product_type)
         items, target_query, shares = targets[0], targets[1], targets[2].to(sum_type)
         if log_share is None or log_rest is None:
             log_share, log_rest = torch.zeros_like(shares), torch.full_like(shares, -torch.inf)
         responsibility = torch.zeros_like(shares)  # of this softmax for each target; 1 where it is alone
-        buffer = hidden.new_empty(min(plan.rows, len(hidden)), len(weight))  # the logits of one chunk
 
         total = torch.zeros((), dtype=sum_type, device=hidden.device)
         for start, place, row in _chunks(target_query, len(hidden), plan.rows):
             chunk = hidden[start : start + plan.rows]  # [n, D]
             item = items[place]
-            logits = torch.mm(chunk, weight.t(), out=buffer[: len(chunk)]).to(sum_type)  # [n, V]
+            product = (
+                times_transposed if len(chunk) == plan.rows else torch_times_transposed
+            )  # the last chunk has a shape of its own
+            logits = product(chunk, weight).to(sum_type)  # [n, V]
             at_target = logits[row, item]
             highest = logits.amax(-1)
             # In place on the CPU, where each row is then read and written while it is in the cache.
@@ -123,10 +127,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
             relative = torch.where(share > 0, share / of_query[row, 0], 0)
             slope = softmax.index_put_((row, item), -relative, accumulate=True).to(plan.product_type)  # [n, V]
             if grad_hidden is not None:
-                grad_hidden[start : start + plan.rows] = of_query * (slope @ weight)
-            if grad_weight is not None:
-                _add_product(grad_weight, slope, (of_query * chunk).to(plan.product_type))
+                grad_hidden[start : start + plan.rows] = of_query * product(slope, weight.t())
+            if grad_weight is not None:  # [D, V]: so the product takes half the time of [V, D]
+                grad_weight += product((of_query * chunk).to(plan.product_type).t(), slope.t())
+            del logits, softmax, slope  # or the next chunk would find its place in memory taken
         of_log_share, of_log_rest = -shares * responsibility, -shares * (1 - responsibility)
+        if grad_weight is not None:
+            grad_weight = grad_weight.t().contiguous()
         ctx.save_for_backward(grad_hidden, grad_weight, of_log_share, of_log_rest)
         return total
 
@@ -136,14 +143,6 @@ class _LinearCrossEntropy(torch.autograd.Function):
         pairs = zip(ctx.saved_tensors, ctx.types, strict=True)
         gradients = [None if gradient is None or kind is None else (gradient * upstream).to(kind) for gradient, kind in pairs]
         return (*gradients, None, None)
-
-
-def _add_product(total: Tensor, slope: Tensor, chunk: Tensor) -> None:
-    """total [V, D] += slope' [V, n] chunk [n, D], added up in the type of `total`."""
-    if total.dtype == slope.dtype:
-        total.addmm_(slope.t(), chunk)
-    else:
-        total += slope.t() @ chunk
 
 
 def _chunks(query: Tensor, queries: int, rows: int) -> Iterator[tuple[int, slice, Tensor]]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+LOWEST = float("-inf")
+BLOCK = 64  # items whose highest score is looked at first
+
 
 def top_k(scores: Tensor, k: int, exclude: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
     """Scores [B, k] and item indices [B, k] of the k best items of scores [B, V].
@@ -14,25 +17,63 @@ def top_k(scores: Tensor, k: int, exclude: tuple[Tensor, Tensor] | None = None) 
 
     -0.0 equals 0.0. A row with fewer than k items left is filled with item -1, score -inf. The same on every device.
     """
-    rows, width = scores.shape
+    held = min(k, scores.shape[1])
+    if exclude is not None:
+        scores = scores.index_put((exclude[1], exclude[0]), scores.new_tensor(LOWEST))
+    # torch.topk says which values are best, but of equal items it takes any. Where the next value is a lower one there is no
+    # choice, and all is said. NaN comes first there; and -inf may be an excluded item.
+    best, ids = _highest(scores, min(held + 1, scores.shape[1]))
+    last = best[:, held - 1 : held]
+    doubtful = best[:, :1].isnan().any(1) | (last == LOWEST).any(1) | (last == best[:, held:]).any(1)
+    ids = _in_order(scores, ids[:, :held])
+    best = scores.gather(1, ids)
+    if doubtful.any():
+        rows = doubtful.nonzero()[:, 0]
+        best[rows], ids[rows] = _by_counting(scores[rows], held, exclude and _of_rows(exclude, rows, len(scores)))
+    fill = (0, k - held)
+    return torch.nn.functional.pad(best, fill, value=LOWEST), torch.nn.functional.pad(ids, fill, value=-1)
+
+
+def _highest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """torch.topk; in wide rows only in the k blocks with the highest scores, since nothing elsewhere is above these."""
+    blocks = scores.shape[1] // BLOCK
+    if blocks < BLOCK or blocks < 4 * k:
+        best, ids = scores.topk(k, dim=1)
+        return best, ids
+    inside = blocks * BLOCK
+    block = scores[:, :inside].unflatten(1, (blocks, BLOCK)).amax(2).topk(k, dim=1).indices  # [B, k]
+    places = torch.arange(BLOCK, device=scores.device)
+    rest = torch.arange(inside, scores.shape[1], device=scores.device).expand(len(scores), -1)
+    ids = torch.cat([(block[:, :, None] * BLOCK + places).flatten(1), rest], dim=1)
+    best, place = scores.gather(1, ids).topk(k, dim=1)
+    return best, ids.gather(1, place)
+
+
+def _in_order(scores: Tensor, ids: Tensor) -> Tensor:
+    ids = ids.sort(dim=1).values  # rising, so that a stable sort keeps the rule among equals
+    return ids.gather(1, scores.gather(1, ids).sort(dim=1, descending=True, stable=True).indices)
+
+
+def _of_rows(exclude: tuple[Tensor, Tensor], rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """What is excluded in some of the `count` rows, these numbered from 0."""
+    place = rows.new_full((count,), -1)
+    place[rows] = torch.arange(len(rows), device=rows.device)
+    place = place[exclude[1]]
+    return exclude[0][place >= 0], place[place >= 0]
+
+
+def _by_counting(scores: Tensor, held: int, exclude: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+    """The rule in full, for any row of at least `held` items."""
     order = _sortable(scores)
     if exclude is not None:
-        items, excluded_rows = exclude
-        order[excluded_rows, items] = torch.iinfo(order.dtype).min
-    held = min(k, width)
-    # torch.topk says which k values are best, but of the items equal to the last one it takes any; take the lowest.
-    last = order.topk(held, dim=1).values[:, -1:] if held else order[:, :0]
+        order[exclude[1], exclude[0]] = torch.iinfo(order.dtype).min
+    last = order.topk(held, dim=1).values[:, -1:]
     above, equal = order > last, order == last
     room = held - above.sum(1, keepdim=True)
-    taken = above | (equal & (equal.cumsum(1) <= room))
-    ids = taken.nonzero()[:, 1].view(rows, held)  # rising in each row, so that a stable sort keeps the rule among equals
-    ids = ids.gather(1, order.gather(1, ids).sort(dim=1, descending=True, stable=True).indices)
+    taken = above | (equal & (equal.cumsum(1) <= room))  # of the items equal to the last one the lowest
+    ids = _in_order(order, taken.nonzero()[:, 1].view(len(scores), held))
     gone = order.gather(1, ids) == torch.iinfo(order.dtype).min
-    best = scores.gather(1, ids).masked_fill(gone, float("-inf"))
-    fill = (0, k - held)
-    return torch.nn.functional.pad(best, fill, value=float("-inf")), torch.nn.functional.pad(
-        ids.masked_fill(gone, -1), fill, value=-1
-    )
+    return scores.gather(1, ids).masked_fill(gone, LOWEST), ids.masked_fill(gone, -1)
 
 
 def _sortable(scores: Tensor) -> Tensor:

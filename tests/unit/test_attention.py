@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from strategies import batches, make_batch
 
 from attnrec_dist.errors import ConfigError
-from attnrec_dist.ops.attention import attention, bucketed, flex
+from attnrec_dist.ops.attention import attention, bucketed, dropped, flex
 from attnrec_dist.ops.packed import Layout
 
 CPU_KERNELS = ["reference", "bucketed"]
@@ -118,6 +118,36 @@ def test_dropout_drops_and_is_seeded():
         again = attention(*qkv, layout, dropout=0.5, kernel=kernel)
         assert torch.equal(once, again)
         assert not torch.allclose(once, attention(*qkv, layout, kernel=kernel))
+
+
+@pytest.mark.parametrize("length", [1, 5, 150])
+@pytest.mark.parametrize("causal", [True, False])
+def test_dropped_attention_equals_autograd_through_the_same_choice(length, causal, monkeypatch):
+    monkeypatch.setattr(dropped, "CHUNK_ELEMENTS", 3 * 64 * 100)  # several chunks of heads, and of queries
+    generator = torch.Generator().manual_seed(length)
+    q, k, v, upstream = torch.randn(4, 3, 2, length, length, generator=generator, dtype=torch.float64)  # width = length
+    mask = None if causal else torch.rand(3, 1, length, length, generator=generator) < 0.7
+    seen = torch.ones(length, length, dtype=torch.bool).tril() if causal else mask
+    if not causal:
+        mask[..., 0] = True  # everybody sees somebody
+    q, k, v = (each.requires_grad_() for each in (q, k, v))
+    whole = (q @ k.transpose(2, 3) / math.sqrt(length)).masked_fill(~seen, -math.inf).softmax(-1)
+
+    torch.manual_seed(3)
+    left = dropped.dropped_attention(q, k, torch.eye(length, dtype=torch.float64).expand_as(v), mask, 0.25)  # the weights
+    assert torch.all((left == 0) | torch.isclose(left, whole / 0.75))
+    if length == 150:
+        assert (left != 0).sum() / (whole != 0).sum() == pytest.approx(0.75, abs=0.01)
+        assert (left[0, 0] != 0).sum() != (left[1, 0] != 0).sum()
+
+    torch.manual_seed(3)
+    actual = dropped.dropped_attention(q, k, v, mask, 0.25)
+    expected = (whole * (left != 0) / 0.75) @ v
+    torch.testing.assert_close(actual, expected)
+    for mine, theirs in zip(
+        torch.autograd.grad(actual, (q, k, v), upstream), torch.autograd.grad(expected, (q, k, v), upstream), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
 
 
 @pytest.mark.parametrize("kernel", ["varlen", "flex"])

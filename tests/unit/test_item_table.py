@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from attnrec_dist.ops.item_table import ItemTable
+from attnrec_dist.ops.products import times_transposed
 
 
 def test_embedding_and_logits_use_one_weight():
@@ -38,3 +40,24 @@ def test_initial_values():
     weight = ItemTable(1000, 64).weight
     assert abs(weight.mean().item()) < 1e-3
     assert abs(weight.std().item() - 0.02) < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(5, 3, 4), (128, 64, 300), (1, 64, 1), (0, 2, 3)])
+def test_products_take_any_strides(dtype, shape):
+    n, width, m = shape
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(width, n, generator=generator).t().to(dtype), torch.randn(width, m, generator=generator).t().to(dtype)
+    exact = a.double() @ b.double().t()
+    for left, right in [(a, b), (a.contiguous(), b), (a, b.contiguous()), (a.contiguous(), b.contiguous())]:
+        product = times_transposed(left, right)
+        assert product.dtype == dtype
+        torch.testing.assert_close(product, exact.to(dtype))
+
+
+def test_scores_are_the_same_with_and_without_gradients():
+    torch.manual_seed(0)
+    table, hidden = ItemTable(50, 16), torch.randn(7, 16)
+    with torch.no_grad():
+        alone = table.logits(hidden, 3, 40)
+    torch.testing.assert_close(alone, table.logits(hidden, 3, 40).detach())

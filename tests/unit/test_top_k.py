@@ -47,6 +47,18 @@ def test_many_ties_in_a_wide_row():
     assert top_k(scores, 4)[1].tolist() == [[2, 5, 8, 11]]
 
 
+@given(seed=st.integers(0, 2**32 - 1), levels=st.sampled_from([3, 40, 100_000]), k=st.integers(1, 12))
+@settings(deadline=None, max_examples=20)
+def test_a_row_wide_enough_for_blocks(seed, levels, k):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randint(levels, (3, 64 * 64 + 17), generator=generator).float()
+    scores[1, torch.randint(64 * 64 + 17, (2,), generator=generator)] = math.nan
+    best, ids = top_k(scores, k)
+    for row in range(3):
+        assert ids[row].tolist() == by_the_rule(scores[row].tolist(), k, set())
+        assert torch.equal(best[row], scores[row, ids[row]])
+
+
 def test_no_rows():
     best, ids = top_k(torch.zeros(0, 5), 3)
     assert best.shape == ids.shape == (0, 3)

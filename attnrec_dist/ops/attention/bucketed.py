@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attnrec_dist.ops.attention.dropped import dropped_attention
 from attnrec_dist.ops.packed import Layout
 
 # What one more call costs, in entries of padded L x L score matrices: ~60 us against ~10 ns an entry, forward and
@@ -50,9 +51,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, dropout: float) -> T
     results = []
     for group, *parts in zip(padding.groups, *padded, strict=True):
         rows_q, rows_k, rows_v = (part.unflatten(0, (group.rows, group.length)).transpose(1, 2) for part in parts)
-        result = F.scaled_dot_product_attention(  # [rows, H, length, D/H]
-            rows_q, rows_k, rows_v, attn_mask=group.mask, dropout_p=dropout, is_causal=group.mask is None
-        )
+        if dropout > 0 and q.device.type == "cpu" and q.dtype in (torch.float32, torch.float64):
+            result = dropped_attention(rows_q, rows_k, rows_v, group.mask, dropout)
+        else:
+            result = F.scaled_dot_product_attention(  # [rows, H, length, D/H]
+                rows_q, rows_k, rows_v, attn_mask=group.mask, dropout_p=dropout, is_causal=group.mask is None
+            )
         results.append(result.transpose(1, 2).flatten(0, 1))
     return torch.cat(results).index_select(0, padding.place_of_token)
 
