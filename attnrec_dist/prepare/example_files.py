@@ -84,6 +84,8 @@ class ExampleFiles:
 
     def write_part(self, part: ExamplePart, batches: Iterable[pa.RecordBatch]) -> None:
         """Batches with the schema's columns, ordered by user, time, candidate over all of them."""
+        for name in self.shape.names:
+            self.fingerprint.add(f"{EXAMPLES}/{part}/{name}", np.zeros(0, np.int8))  # also of a part without examples
         ready = rebatched((batch.select(self.shape.names).cast(self.shape) for batch in batches), self.shape)
         checked = (self._counted(part, batch) for batch in in_order(ready))
         while (first := next(checked, None)) is not None:

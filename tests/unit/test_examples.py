@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from prepare_helpers import flip_byte
 from tiny_examples import WORDS, add_examples
-from tiny_shop import attnrec_in_process, write_shop
 
 from attnrec_dist.data.example_format import EXAMPLE_PARTS, FIELD_PREFIX, LABEL_PREFIX
 from attnrec_dist.data.examples import ExampleSet
-from attnrec_dist.data.shards import DataSet
+from attnrec_dist.data.inspect import inspect
+from attnrec_dist.data.shards import MANIFEST, DataSet
 from attnrec_dist.errors import ConfigError, DataError, FaultError
+from attnrec_dist.evaluation.data_report import report
 from attnrec_dist.prepare import example_files
 
 
 @pytest.fixture
-def shop(tmp_path):
-    shop = write_shop(tmp_path)
-    assert attnrec_in_process("prepare", shop.prepare_yaml, "--output", shop.data) == 0
-    return shop
+def folder(shop, tmp_path):
+    """A copy of the tiny shop's data set, without examples yet."""
+    return shutil.copytree(shop.data, tmp_path / "data")
 
 
 def everything(part):
     return {name: part.column(name) for name in part.columns}
 
 
-def test_examples_are_read_back_in_any_order(shop, monkeypatch):
+def test_examples_are_read_back_in_any_order(folder, monkeypatch):
     monkeypatch.setattr(example_files, "ROWS_PER_BATCH", 16)
     monkeypatch.setattr(example_files, "BATCHES_PER_SHARD", 2)
-    data = add_examples(shop.data, tasks=("label", "cart"))
+    data = add_examples(folder, tasks=("label", "cart"))
     assert len(data.manifest.examples.shards["train"]) > 2
     for name in EXAMPLE_PARTS:
         part = ExampleSet.open(data, name)
@@ -55,9 +57,9 @@ def test_examples_are_read_back_in_any_order(shop, monkeypatch):
             part.take(np.array([len(part)]))
 
 
-def test_the_manifest_tells_counts_and_statistics_of_the_training_part(shop, monkeypatch):
+def test_the_manifest_tells_counts_and_statistics_of_the_training_part(folder, monkeypatch):
     monkeypatch.setattr(example_files, "ROWS_PER_BATCH", 16)
-    data = add_examples(shop.data, tasks=("label", "cart"))
+    data = add_examples(folder, tasks=("label", "cart"))
     spec = data.manifest.examples
     for name in EXAMPLE_PARTS:
         part = everything(ExampleSet.open(data, name))
@@ -80,18 +82,67 @@ def test_the_manifest_tells_counts_and_statistics_of_the_training_part(shop, mon
     assert [(row["code"], row["value"]) for row in table if row["field"] == "colour"] == list(enumerate(WORDS["colour"], 2))
 
 
-def test_batches_leave_no_trace_but_values_do(shop, tmp_path, monkeypatch):
-    shops = [write_shop(tmp_path / name) for name in "abc" if not (tmp_path / name).mkdir()]
-    for each in shops:
-        attnrec_in_process("prepare", each.prepare_yaml, "--output", each.data)
-    first = add_examples(shops[0].data).manifest.fingerprint
+def test_batches_leave_no_trace_but_values_do(folder, tmp_path, monkeypatch):
+    copies = [shutil.copytree(folder, tmp_path / name) for name in "abc"]
+    first = add_examples(copies[0]).manifest.fingerprint
     monkeypatch.setattr(example_files, "ROWS_PER_BATCH", 16)
-    assert add_examples(shops[1].data).manifest.fingerprint == first
-    assert add_examples(shops[2].data, seed=1).manifest.fingerprint != first
+    assert add_examples(copies[1]).manifest.fingerprint == first
+    assert add_examples(copies[2], seed=1).manifest.fingerprint != first
 
 
-def test_a_worker_maps_the_files_itself(shop):
-    part = ExampleSet.open(add_examples(shop.data), "train")
+def test_inspect_counts_examples_and_checks_them(folder):
+    data = add_examples(folder, tasks=("label", "cart"))
+    found = inspect(data)
+    for name in EXAMPLE_PARTS:
+        part = everything(ExampleSet.open(data, name))
+        counted = found.examples[name]
+        assert (counted.examples, counted.users) == (len(part["user"]), len(set(part["user"].tolist())))
+        assert counted.history == pytest.approx(part["history"].mean())
+        assert counted.without_history == (part["history"] == 0).sum()
+        assert counted.cold == (part["candidate"] >= data.manifest.num_items).sum()
+    text = report(found)
+    spec = data.manifest.examples
+    share = spec.positives["cart"]["test"] / spec.known["cart"]["test"]
+    assert f"{spec.positives['cart']['test']:,} ({share:.2%})" in text
+    assert "cart: says nothing of" in text
+    assert f"{spec.field('gap').missing['test'] / spec.counts['test']:.1%}" in text
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "what"),
+    [
+        ("user", -1, "out of order"),
+        ("candidate", 10**6, "of an item that there is not"),
+        ("time", 2 * 10**9, "on the wrong side of a cut"),
+        ("label.label", 2, "with a label label that is not -1, 0 or 1"),
+        ("label.label", -1, "labels label of the train part are not as counted"),
+        ("field.colour", 5, "with a colour that its field does not have"),
+        ("field.signal", np.inf, "with a signal that its field does not have"),
+    ],
+)
+def test_inspect_finds_examples_that_are_not_as_promised(folder, column, value, what):
+    """Damage with a checksum that fits: written by another program, say."""
+    data = add_examples(folder)
+    record = data.manifest.examples.shards["train"][0]
+    file = folder / "examples" / record.name
+    with pa.OSFile(str(file)) as source:
+        table = pa.ipc.open_stream(source).read_all()
+    values = table[column].to_numpy().copy()
+    values[-1] = value
+    place = table.column_names.index(column)
+    table = table.set_column(place, table.schema.field(place), pa.array(values))
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    spec = data.manifest.examples
+    shards = {**spec.shards, "train": [example_files.record_of(file, record.rows)]}
+    changed = data.manifest.model_copy(update={"examples": spec.model_copy(update={"shards": shards})})
+    (folder / MANIFEST).write_text(changed.model_dump_json())
+    with pytest.raises(DataError, match=what):
+        inspect(DataSet.open(folder))
+
+
+def test_a_worker_maps_the_files_itself(folder):
+    part = ExampleSet.open(add_examples(folder), "train")
     ids = np.arange(len(part))
     before = part.take(ids)
     sent = pickle.dumps(part)
@@ -99,23 +150,23 @@ def test_a_worker_maps_the_files_itself(shop):
     np.testing.assert_array_equal(pickle.loads(sent).take(ids).fields["signal"], before.fields["signal"])
 
 
-def test_damage_is_noticed(shop):
-    data = add_examples(shop.data)
-    file = shop.data / "examples" / data.manifest.examples.shards["test"][0].name
+def test_damage_is_noticed(folder):
+    data = add_examples(folder)
+    file = folder / "examples" / data.manifest.examples.shards["test"][0].name
     flip_byte(file, file.stat().st_size // 2)
     with pytest.raises(DataError, match=r"test-00000\.arrow: damaged"):
-        DataSet.open(shop.data)
+        DataSet.open(folder)
 
 
-def test_a_data_set_without_examples_says_so(shop):
-    data = DataSet.open(shop.data)
+def test_a_data_set_without_examples_says_so(folder):
+    data = DataSet.open(folder)
     assert data.manifest.examples is None
     with pytest.raises(ConfigError, match="has no labelled examples; add `label` and `features`"):
         ExampleSet.open(data, "train")
 
 
-def test_examples_out_of_order_are_a_fault(shop):
-    data = add_examples(shop.data)
+def test_examples_out_of_order_are_a_fault(folder):
+    data = add_examples(folder)
     batches = ExampleSet.open(data, "train")
     shape = example_files.example_schema(batches.spec.tasks, batches.spec.fields)
     wrong = example_files.pa.record_batch([batches.column(name)[::-1] for name in shape.names], schema=shape)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from example_oracle import drawn, events_of, expected, stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prepare_helpers import config_of, run, write_csv
+from prepare_helpers import config_of, contents, run, write_csv
 from scipy import stats
 
 from attnrec_dist.data.example_format import EXAMPLE_PARTS
@@ -20,6 +22,7 @@ from attnrec_dist.prepare import example_files
 from attnrec_dist.prepare.as_of import seconds
 from attnrec_dist.prepare.features import FEATURES
 
+ROOT = Path(__file__).parents[2]
 START = 1_600_000_000
 LOG = {
     "columns": {"event": {"name": "event", "types": ["view", "cart", "buy"]}, "numeric": ["quantity"], "missing_numeric": -1.0},
@@ -210,6 +213,10 @@ def test_threads_files_and_their_order_leave_no_trace(tmp_path):
     two = run(halves, tmp_path / "two", **sections, engine={"threads": 2}, output={"events_per_shard": 50})
     assert one.manifest.fingerprint == two.manifest.fingerprint
     assert one.manifest.examples.fields == two.manifest.examples.fields
+    page = (ROOT / "docs" / "data-format.md").read_text(encoding="utf-8")
+    names: dict = {}
+    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], names)
+    assert names["fingerprint"](one.path) == one.manifest.fingerprint
     other = run(halves, tmp_path / "three", **{**sections, "label": {**LABELS["sampled"], "seed": 6}})
     assert other.manifest.fingerprint != one.manifest.fingerprint
 
@@ -281,6 +288,24 @@ def test_leave_one_out_knows_items_by_the_training_part_alone(tmp_path):
     assert found["a", "i3"] == (0, 3)
     assert found["b", "i3"] == (1, 3)
     assert found["z", "i3"] == (0, 3)
+
+
+def test_the_last_events_of_each_user_are_held_out(tmp_path):
+    rows = [_row(user, f"i{n}", n) for user, count in (("a", 7), ("b", 4), ("c", 5)) for n in range(count)]
+    sections = {"columns": {"timestamp": {"name": "time", "unit": "place"}}, "statistics": {"graph": {"kind": "next"}}}
+    data = run([write_csv(tmp_path / "log.csv", rows)], tmp_path / "data", **sections, split={"kind": "leave_one_out", "last": 2})
+    assert {user: (train, valid, len(tokens)) for user, train, valid, tokens in contents(data)} == {
+        "a": (3, 5, 7),
+        "b": (4, 4, 4),
+        "c": (1, 3, 5),
+    }
+    assert data.manifest.times_are_places
+    with pytest.raises(ConfigError, match="last is of kind leave_one_out"):
+        config_of([tmp_path / "log.csv"], split={"kind": "time", "last": 2})
+    with pytest.raises(
+        ConfigError, match=r"split\.kind: time needs times that users share, columns\.timestamp\.unit place has places only"
+    ):
+        config_of([tmp_path / "log.csv"], columns=sections["columns"])
 
 
 @pytest.mark.parametrize(
