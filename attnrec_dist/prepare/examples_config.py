@@ -32,7 +32,8 @@ Duration = Annotated[str, BeforeValidator(_duration)]
 
 def _check_keys(kind: str, section: Section, needed: Iterable[str], allowed: Iterable[str]) -> None:
     """Raises ValueError for a key that is missing, or given though it means nothing for this kind."""
-    given = {key for key in section.model_fields_set if getattr(section, key) is not None}
+    defaults = {key: field.default for key, field in type(section).model_fields.items()}
+    given = {key for key in defaults if getattr(section, key) != defaults[key]}
     missing = [key for key in needed if key not in given]
     if missing:
         raise ValueError(f"kind {kind} needs {' and '.join(missing)}")

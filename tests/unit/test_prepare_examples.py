@@ -17,10 +17,14 @@ from scipy import stats
 
 from attnrec_dist.data.example_format import EXAMPLE_PARTS
 from attnrec_dist.data.examples import ExampleSet
+from attnrec_dist.data.shards import DataSet
 from attnrec_dist.errors import ConfigError, InputError
 from attnrec_dist.prepare import example_files
 from attnrec_dist.prepare.as_of import seconds
+from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.features import FEATURES
+from attnrec_dist.prepare.pipeline import prepare
+from attnrec_dist.settings import build, parse_yaml, read_yaml, to_yaml
 
 ROOT = Path(__file__).parents[2]
 START = 1_600_000_000
@@ -356,6 +360,22 @@ def test_mistakes_in_the_config_are_told_before_the_log_is_read(change, message,
         sections["split"] = change["split"]
     with pytest.raises(ConfigError, match=message):
         config_of([tmp_path / "log.csv"], **sections)
+
+
+@pytest.mark.parametrize("name", ["retailrocket", "online-retail", "quickstart", "ml-1m"])
+def test_the_configs_in_the_repository_fit_and_read_back(name):
+    path = ROOT / "configs" / "prepare" / f"{name}-ranking.yaml"
+    config = build(PrepareConfig, read_yaml(path), str(path))
+    assert build(PrepareConfig, parse_yaml(to_yaml(config), "copy"), "copy") == config
+
+
+def test_the_bundled_log_gives_examples(tmp_path):
+    """As shipped: the files are found, every draw succeeds, price and quantity are known of nearly all items."""
+    path = ROOT / "configs" / "prepare" / "quickstart-ranking.yaml"
+    prepare(build(PrepareConfig, read_yaml(path), str(path)), path.parent, tmp_path / "data")
+    spec = DataSet.open(tmp_path / "data").manifest.examples
+    assert spec.positives["buy"] == {"train": 148_960, "validation": 18_831, "test": 18_510}
+    assert all(spec.counts[part] == 3 * spec.positives["buy"][part] for part in EXAMPLE_PARTS)
 
 
 def test_features_without_a_label_and_drawn_columns_are_refused(tmp_path):
