@@ -171,8 +171,10 @@ def _no_more(rest: list[str]) -> None:
 
 def prepare_keys(arguments: argparse.Namespace) -> str:
     from attnrec_dist.prepare.config import PrepareConfig
+    from attnrec_dist.prepare.examples_config import FeatureSection, TaskSection
 
-    return "\n" + OVERRIDES + describe(PrepareConfig) + "\n"
+    named = [describe(FeatureSection, "features.NAME."), describe(TaskSection, "label.tasks.NAME.")]
+    return "\n" + OVERRIDES + "\n".join([describe(PrepareConfig), "The keys of each feature and further label:", *named]) + "\n"
 
 
 def prepare_command(arguments: argparse.Namespace, rest: list[str]) -> int:

@@ -6,8 +6,8 @@ Numbers and times are matched by a regular expression before they are cast, beca
 
 from __future__ import annotations
 
-from attnrec_dist.prepare.config import LINE_FORMATS, Bounds, ColumnsSection, EventColumn, PrepareConfig, TimestampColumn
-from attnrec_dist.prepare.sql import text
+from attnrec_dist.prepare.config import LINE_FORMATS, Bounds, ColumnsSection, EventColumn, PrepareConfig, TimestampColumn, moment
+from attnrec_dist.prepare.sql import NUMBER, text
 
 # In the order in which they are looked for; a row is counted under the first that applies.
 REASONS = (
@@ -18,18 +18,19 @@ REASONS = (
     "bad number",
     "unknown event",
     "out of bounds",
+    "after input.end",
     "duplicate",
     "below min_item_events or min_user_events",
 )
 UNUSABLE = REASONS[:5]  # damage, as against the rows that the config filters out on purpose
 
-NUMBER = r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,3})?"
 DECIMAL = r"[-+]?[0-9]{1,17}(\.[0-9]*)?"
 DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 CLOCK = r"[0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?"
 OFFSET = r"(Z|[-+][0-9]{2}(:?[0-9]{2})?)"
 ISO = rf"{DATE}([T ]{CLOCK}( ?{OFFSET})?)?"
 
+UNITS = {"s": 1_000_000, "place": 1_000_000, "ms": 1000, "us": 1}  # microseconds
 FURTHEST = 100_000_000_000  # seconds either side of 1970: beyond it, the unit is wrong
 LARGEST_FLOAT32 = "3.4028234e38"
 
@@ -92,6 +93,9 @@ def reason(config: PrepareConfig) -> str:
         known = f" OR event NOT IN ({', '.join(map(text, types))})" if types else ""
         tests.append((f"event IS NULL{known}", "unknown event"))
     tests += [(beyond(f"n{names.index(name)}", bounds), "out of bounds") for name, bounds in config.filters.where.items()]
+    if config.input.end is not None:
+        end = moment(config.input.end, config.columns.timestamp.time_zone)
+        tests.append((f"us >= {end * 1_000_000}", "after input.end"))
     return "CASE " + " ".join(f"WHEN {test} THEN {text(name)}" for test, name in tests) + " END"
 
 
@@ -124,9 +128,9 @@ def microseconds(column: TimestampColumn) -> str:
     if column.unit == "iso":
         return _iso(column.time_zone)
     value = "TRY_CAST(stamp AS DECIMAL(24, 6))"
-    counted = {unit: f"CAST(floor({value} * {factor}) AS BIGINT)" for unit, factor in (("s", 1000000), ("ms", 1000), ("us", 1))}
-    sizes = {"s": FURTHEST, "ms": FURTHEST * 1000, "us": FURTHEST * 1000000}
-    units = [column.unit] if column.unit in sizes else list(sizes)
+    counted = {unit: f"CAST(floor({value} * {factor}) AS BIGINT)" for unit, factor in UNITS.items()}
+    sizes = {"s": FURTHEST, "place": FURTHEST, "ms": FURTHEST * 1000, "us": FURTHEST * 1000000}
+    units = [column.unit] if column.unit in sizes else ["s", "ms", "us"]
     choice = " ".join(f"WHEN abs({value}) < {sizes[unit]} THEN {counted[unit]}" for unit in units)
     numeric = f"WHEN regexp_full_match(stamp, '{DECIMAL}') THEN CASE {choice} END"
     iso = f" ELSE {_iso(column.time_zone)}" if column.unit == "auto" else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from datetime import datetime
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
 
+from attnrec_dist.prepare.examples_config import FeatureSection, LabelSection, check_examples, named_events
 from attnrec_dist.settings import Section
 
 RESERVED_ITEM_COLUMNS = ("index", "id", "count")
@@ -33,6 +35,11 @@ class InputSection(Section):
     quote: str = Field(default='"', max_length=1, description="around values that hold a delimiter, doubled inside; empty: none")
     header: bool = Field(default=True, description="the first line of each csv or tsv file names the columns")
     names: list[str] = Field(default=[], description="the columns' names, in the files' order, where header is false")
+    end: str | None = Field(
+        default=None,
+        description="when the log ends, ISO 8601: events at or after it are left out and counted, and no label looks beyond; "
+        "null: just after the last event. The clock is never asked",
+    )
     max_bad_share: float = Field(
         default=0.5, ge=0, le=1, description="stop when more rows than this share lack a user, an item, a readable time or number"
     )
@@ -55,10 +62,10 @@ class TimestampColumn(Section):
     """`timestamp: ts` is short for `timestamp: {name: ts}`."""
 
     name: str = Field(description="column that holds the time of the event")
-    unit: Literal["auto", "s", "ms", "us", "iso"] = Field(
+    unit: Literal["auto", "s", "ms", "us", "iso", "place"] = Field(
         default="auto",
         description="seconds, milliseconds or microseconds since 1970, or ISO 8601 text. auto: value by value, text with dashes "
-        "is ISO, numbers below 1e11 are s, below 1e14 ms, else us",
+        "is ISO, numbers below 1e11 are s, below 1e14 ms, else us. place: no time but the event's place in its user's history",
     )
     format: str | None = Field(
         default=None, description="strptime pattern such as '%d/%m/%Y %H:%M' for text that is not ISO 8601"
@@ -169,6 +176,12 @@ class SplitSection(Section):
         default=None, description="first moment of the validation part, ISO 8601, for example 2011-09-01"
     )
     test_from: str | None = Field(default=None, description="first moment of the test part, ISO 8601")
+    last: int = Field(
+        default=1,
+        ge=1,
+        description="leave_one_out: how many of a user's last events are test, and as many before them validation; users with no "
+        "event besides are training as a whole",
+    )
     train: float = Field(default=0.8, gt=0, le=1, description="share of the events, the earliest, where no dates are given")
     validation: float = Field(default=0.1, ge=0, lt=1, description="share of the events after those")
     test: float = Field(default=0.1, ge=0, lt=1, description="share of the events after those")
@@ -179,6 +192,8 @@ class SplitSection(Section):
         shares = [key for key in ("train", "validation", "test") if key in self.model_fields_set]
         if self.kind == "leave_one_out" and dates:
             raise ValueError(f"kind leave_one_out has no cuts in time; leave out {' and '.join(dates)}")
+        if self.kind == "time" and self.last != 1:
+            raise ValueError("last is of kind leave_one_out; leave it out, or set kind: leave_one_out")
         if len(dates) == 1:
             raise ValueError(f"{dates[0]} is given alone; give both validation_from and test_from, or neither")
         if dates and shares and (self.train, self.validation, self.test) != (0.8, 0.1, 0.1):
@@ -190,14 +205,20 @@ class SplitSection(Section):
         return self
 
 
-class ItemsSection(Section):
-    file: str = Field(description="item file, csv, tsv or parquet; relative paths start at the YAML file's directory")
-    id: str = Field(description="its column with the item's id, as in the log")
-    columns: dict[str, str] = Field(
-        default={}, description="text to keep: name in the data set -> column of the file; `title` is shown in recommendations"
+class EntityFile(Section):
+    """A file with a row an item or a user."""
+
+    file: str = Field(description="csv, tsv or parquet; relative paths start at the YAML file's directory")
+    id: str = Field(description="its column with the id, as in the log")
+    columns: dict[str, str] = Field(default={}, description="text to read: our name -> column of the file")
+    format: Literal["auto", "csv", "tsv", "parquet"] = Field(default="auto", description="as in input")
+    delimiter: str | None = Field(
+        default=None, min_length=1, max_length=4, description="as in input; may be longer, such as '::'"
     )
-    delimiter: str | None = Field(default=None, min_length=1, max_length=1, description="as in input")
     quote: str = Field(default='"', max_length=1, description="as in input")
+    header: bool = Field(default=True, description="as in input")
+    names: list[str] = Field(default=[], description="as in input")
+    encoding: Literal["utf-8", "latin-1"] = Field(default="utf-8", description="of csv and tsv")
 
     @field_validator("columns")
     @classmethod
@@ -208,6 +229,20 @@ class ItemsSection(Section):
                     f"{name!r} cannot be a name: lower-case letters, digits, _, and not {', '.join(RESERVED_ITEM_COLUMNS)}"
                 )
         return columns
+
+    @model_validator(mode="after")
+    def _names_or_header(self) -> EntityFile:
+        if self.header == bool(self.names):
+            raise ValueError(
+                "names is given while header is true" if self.header else "header is false, so names must list the columns"
+            )
+        return self
+
+
+class ItemsSection(EntityFile):
+    columns: dict[str, str] = Field(
+        default={}, description="text to keep: name in the data set -> column of the file; `title` is shown in recommendations"
+    )
 
 
 class GraphSection(Section):
@@ -255,9 +290,14 @@ class PrepareConfig(Section):
     input: InputSection = Field(description="the raw log")
     columns: ColumnsSection = Field(description="what its columns mean; not with input.format user_items or pairs")
     items: ItemsSection | None = Field(default=None, description="texts about the items")
+    users: EntityFile | None = Field(
+        default=None, description="texts about the users, for features; none is kept in the data set"
+    )
     filters: FiltersSection = Field(default=FiltersSection(), description="which events stay")
     split: SplitSection = Field(default=SplitSection(), description="training, validation and test part")
     statistics: StatisticsSection = Field(default=StatisticsSection(), description="what is counted over the items")
+    label: LabelSection | None = Field(default=None, description="which examples there are for the task ranking; null: none")
+    features: dict[str, FeatureSection] = Field(default={}, description="what is known of an example: name -> kind and its keys")
     output: OutputSection = Field(description="where the data set goes")
     engine: EngineSection = Field(
         default=EngineSection(), description="how much of the machine to use; changes nothing in the result"
@@ -266,7 +306,7 @@ class PrepareConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _implied_by_lines(cls, tree: Any) -> Any:
-        """Fills in what user_items and pairs leave no choice about, so that it need not be written; see _lines_have_no_times."""
+        """Fills in what user_items and pairs leave no choice about, so that it need not be written; see _places_are_no_times."""
         log = tree.get("input") if isinstance(tree, dict) else None
         if not isinstance(log, dict) or log.get("format") not in LINE_FORMATS:
             return tree
@@ -282,37 +322,56 @@ class PrepareConfig(Section):
         }
 
     @model_validator(mode="after")
-    def _lines_have_no_times(self) -> PrepareConfig:
-        if self.input.format not in LINE_FORMATS:
+    def _places_are_no_times(self) -> PrepareConfig:
+        if not self.has_places:
             return self
-        lines = f"input.format {self.input.format}"
+        is_lines = self.input.format in LINE_FORMATS
+        lines = f"input.format {self.input.format}" if is_lines else "columns.timestamp.unit place"
         if self.split.kind == "time":
             raise ValueError(f"split.kind: time needs times that users share, {lines} has places only; set it to leave_one_out")
         if self.statistics.graph.kind == "basket":
             raise ValueError(f"statistics.graph.kind: {lines} has no baskets, each event its own place; set it to next or none")
-        if self.filters.where:
+        if is_lines and self.filters.where:
             raise ValueError(f"filters.where: {lines} has no numbers; leave it out")
         return self
 
     @model_validator(mode="after")
-    def _known_statistics_events(self) -> PrepareConfig:
-        column, asked = self.columns.event, self.statistics.events or []
+    def _known_events(self) -> PrepareConfig:
+        column, asked = self.columns.event, named_events(self)
         if asked and column is None:
-            raise ValueError("statistics.events names kinds of events, but columns.event is not set; set it, or leave them out")
+            raise ValueError(
+                f"{next(iter(asked))} names kinds of events, but columns.event is not set; set it, or leave them out"
+            )
         if column is not None and column.types is not None:
             check_event_kinds(asked, column.types)
         return self
 
+    @model_validator(mode="after")
+    def _fitting_examples(self) -> PrepareConfig:
+        check_examples(self)
+        if self.input.end is not None:
+            moment(self.input.end, "UTC")
+        return self
+
+    @property
+    def has_places(self) -> bool:
+        """Whether the log has no times, only each event's place in its user's history."""
+        return self.input.format in LINE_FORMATS or self.columns.timestamp.unit == "place"
+
     def without_paths(self) -> dict[str, Any]:
         """What the manifest keeps: all that shapes the result, nothing that names this machine."""
-        return self.model_dump(mode="json", exclude={"input": {"files"}, "items": {"file"}, "output": True, "engine": True})
+        files: dict[str, Any] = {"input": {"files"}, "items": {"file"}, "users": {"file"}}
+        return self.model_dump(mode="json", exclude=files | {"output": True, "engine": True})
 
 
-def check_event_kinds(asked: list[str], types: list[str]) -> None:
-    """Raises ValueError when statistics.events names a kind that the data set does not have."""
-    unknown = [name for name in asked if name not in types]
-    if unknown:
-        raise ValueError(f"statistics.events: no event is of kind {unknown[0]!r}; the kinds are {', '.join(types)}")
+def check_event_kinds(asked: dict[str, list[str]], types: list[str]) -> None:
+    """Raises ValueError when a key of {config path: kinds} names a kind that the data set does not have."""
+    for where, kinds in asked.items():
+        unknown = [name for name in kinds if name not in types]
+        if unknown:
+            close = difflib.get_close_matches(unknown[0], types, 1, 0.6)
+            hint = f"did you mean {close[0]}? The" if close else "the"
+            raise ValueError(f"{where}: no event is of kind {unknown[0]!r}; {hint} kinds are {', '.join(types)}")
 
 
 def moment(text: str, time_zone: str) -> int:

@@ -10,6 +10,7 @@ from attnrec_dist.prepare.config import FiltersSection
 from attnrec_dist.prepare.sql import text
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
+SECOND = "(us - (us % 1000000 + 1000000) % 1000000) // 1000000"  # rounded down
 
 
 def numbers(count: int) -> list[str]:
@@ -63,11 +64,10 @@ def distinct(numeric: int) -> str:
 
 def second_at(position: int) -> str:
     """The unix second of the event at a position, counted from 0, of all events in time order; no row beyond the last."""
-    second = "(us - (us % 1000000 + 1000000) % 1000000) // 1000000"
     return f"""
         SELECT min(second) FROM (
             SELECT second, sum(n) OVER (ORDER BY second) AS up_to
-            FROM (SELECT {second} AS second, count(*) AS n FROM events GROUP BY 1) AS a) AS b
+            FROM (SELECT {SECOND} AS second, count(*) AS n FROM events GROUP BY 1) AS a) AS b
         WHERE up_to > {position}"""
 
 
@@ -77,11 +77,11 @@ def split_in_time(train_end: int, valid_end: int) -> str:
     return f"SELECT *, CAST({part} AS TINYINT) AS part FROM events"
 
 
-def split_leave_one_out(numeric: int) -> str:
-    """Adds `part`: of a user with three events or more the last is test, the one before it validation."""
+def split_leave_one_out(numeric: int, last: int) -> str:
+    """Adds `part`: a user's `last` latest events are test, as many before them validation, if one more is left to train on."""
     latest = ", ".join(f"{column} DESC" for column in ["us", "i", "e", *numbers(numeric)])
     place = f"row_number() OVER (PARTITION BY u ORDER BY {latest})"
-    part = f"CASE WHEN n < 3 OR place > 2 THEN {TRAIN} WHEN place = 2 THEN {VALIDATION} ELSE {TEST} END"
+    part = f"CASE WHEN n <= {2 * last} OR place > {2 * last} THEN {TRAIN} WHEN place > {last} THEN {VALIDATION} ELSE {TEST} END"
     kept = ", ".join(["u", "i", "us", "e", *numbers(numeric)])
     return f"""
         SELECT {kept}, CAST({part} AS TINYINT) AS part
