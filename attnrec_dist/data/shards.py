@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field
 
+from attnrec_dist.data.example_format import EXAMPLES, VOCABULARY, ExamplesSpec, Shard
 from attnrec_dist.data.gather import Gather
 from attnrec_dist.data.statistics import DailyCounts, ItemGraph, read_daily, read_graph
 from attnrec_dist.errors import ConfigError, DataError, StorageError
@@ -55,13 +56,6 @@ class Split(Section):
     valid_end: int | None = Field(description="unix second at which the test part begins; null for leave_one_out")
 
 
-class Shard(Section):
-    name: str
-    rows: int
-    bytes: int
-    sha256: str
-
-
 class Manifest(Section):
     """What manifest.json holds. Written last: a directory without it is no data set."""
 
@@ -80,6 +74,7 @@ class Manifest(Section):
     config: dict[str, Any] = Field(description="the preparation's configuration, without paths")
     cleaning: dict[str, int] = Field(description="rows read, rows left out by reason, rows kept")
     statistics: dict[str, int] = Field(description="how much the daily counts and the item graph hold and left out")
+    examples: ExamplesSpec | None = Field(default=None, description="the labelled examples, where the configuration has a label")
 
     @property
     def times_are_places(self) -> bool:
@@ -143,7 +138,7 @@ class DataSet:
     def verify(self, part: int = 0, parts: int = 1) -> None:
         """Compares checksums of every `parts`-th file from file `part`: ranks may share the work. Raises DataError."""
         for file, record in self._files()[part::parts]:
-            actual = _reading(file, lambda file=file: sha256_of(file))
+            actual = reading(file, lambda file=file: sha256_of(file))
             if actual != record.sha256:
                 raise DataError(
                     f"{file}: damaged: its sha256 is {actual}, the manifest says {record.sha256}; prepare the data set again"
@@ -196,6 +191,11 @@ class DataSet:
         """The neighbours of each catalogue item in the training part; None where statistics.graph.kind is none."""
         return self._graph
 
+    def vocabulary(self) -> pa.Table:
+        """Words of the examples' categorical fields: field, code, value; read anew at each call. Needs manifest.examples."""
+        file = self.path / VOCABULARY
+        return reading(file, lambda: pq.read_table(file))
+
     def item_ids(self, indices: np.ndarray) -> list[str]:
         return self.items()["id"].take(pa.array(np.asarray(indices, dtype=np.int64))).to_pylist()
 
@@ -223,7 +223,14 @@ class DataSet:
 
     def _files(self) -> list[tuple[Path, Shard]]:
         shards = [(self.path / SEQUENCES / shard.name, shard) for shard in self.manifest.shards]
-        return shards + [(self.path / table.name, table) for table in self.manifest.tables]
+        return shards + [(self.path / table.name, table) for table in self.manifest.tables] + self._example_files()
+
+    def _example_files(self) -> list[tuple[Path, Shard]]:
+        spec = self.manifest.examples
+        if spec is None:
+            return []
+        parts = [(self.path / EXAMPLES / shard.name, shard) for shards in spec.shards.values() for shard in shards]
+        return [*parts, (self.path / spec.vocabulary.name, spec.vocabulary)]
 
     @functools.cached_property
     def _sequences(self) -> datasets.Dataset:
@@ -240,7 +247,7 @@ class DataSet:
 
     @functools.cached_property
     def _tables(self) -> tuple[pa.Table, pa.Table]:
-        items, users = (_reading(self.path / name, lambda name=name: pq.read_table(self.path / name)) for name in TABLES)
+        items, users = (reading(self.path / name, lambda name=name: pq.read_table(self.path / name)) for name in TABLES)
         return items, users
 
     @functools.cached_property
@@ -256,7 +263,7 @@ class DataSet:
 
     def _statistics(self, name: str, read: Callable[[Path], StatisticsT]) -> StatisticsT:
         file = self.path / name
-        found = _reading(file, lambda: read(file))
+        found = reading(file, lambda: read(file))
         if len(found.offsets) != self.manifest.num_items + 1:
             raise DataError(
                 f"{file}: damaged: {len(found.offsets) - 1} rows, the manifest says {self.manifest.num_items}; "
@@ -305,7 +312,9 @@ def read_manifest(path: Path) -> Manifest:
         manifest = build(Manifest, tree, str(file))
     except ConfigError as error:
         raise DataError(f"{error}\nThe manifest is damaged; prepare the data set again") from None
-    for record in manifest.shards + manifest.tables:
+    spec = manifest.examples
+    of_examples = [spec.vocabulary, *(shard for shards in spec.shards.values() for shard in shards)] if spec else []
+    for record in manifest.shards + manifest.tables + of_examples:
         if not _NAME.fullmatch(record.name):
             raise DataError(f"{file}: the file name {record.name!r} is refused: letters, digits, . _ - only, and no . in front")
     return manifest
@@ -330,7 +339,8 @@ def _check_size(file: Path, record: Shard) -> None:
         raise DataError(f"{file}: damaged: {size} bytes, the manifest says {record.bytes}; prepare the data set again")
 
 
-def _reading(file: Path, read: Any) -> Any:
+def reading(file: Path, read: Any) -> Any:
+    """What `read` returns; errors of the file become ours: StorageError, DataError."""
     try:
         return read()
     except (pa.ArrowInvalid, OSError) as error:
@@ -342,7 +352,7 @@ def _reading(file: Path, read: Any) -> Any:
 def _mapped(file: Path, rows: int) -> datasets.Dataset:
     import datasets
 
-    shard = _reading(file, lambda: datasets.Dataset.from_file(str(file)))
+    shard = reading(file, lambda: datasets.Dataset.from_file(str(file)))
     if len(shard) != rows:
         raise DataError(f"{file}: damaged: {len(shard)} rows, the manifest says {rows}; prepare the data set again")
     return shard

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pds
 
-from attnrec_dist.data.shards import NUMERIC_PREFIX, Rows, schema
+from attnrec_dist.data.shards import NUMERIC_PREFIX, Rows, Shard, schema, sha256_of
 from attnrec_dist.prepare.steps import TRAIN, VALIDATION, numbers
 
 ROWS_PER_BATCH = 1024  # of the Arrow file: small enough to gather from, large enough to read through
@@ -117,6 +117,11 @@ def _batch(rows: Rows, start: int, stop: int, shape: pa.Schema) -> pa.RecordBatc
     lists = [pa.ListArray.from_arrays(offsets, pa.array(values[first:last])) for values in flat]
     plain = [pa.array(values[start:stop]) for values in (rows.users, rows.train_end, rows.valid_end)]
     return pa.record_batch([*plain, *lists], schema=shape)
+
+
+def record_of(path: Path, rows: int) -> Shard:
+    """What the manifest says of a file."""
+    return Shard(name=path.name, rows=rows, bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
 class ListFile:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from attnrec_dist.data.shards import MANIFEST, SEQUENCES, Manifest
+from attnrec_dist.data.shards import EXAMPLES, MANIFEST, SEQUENCES, Manifest
 from attnrec_dist.errors import ConfigError, StorageError
 
 LOCK = "lock"
@@ -33,8 +33,8 @@ class Workplace:
 
     def publish(self, manifest: Manifest) -> None:
         """Manifest last, all synced, then the directory takes the output's name."""
-        for directory in (self.building / SEQUENCES, self.building):
-            for path in directory.iterdir():
+        for directory in (self.building / SEQUENCES, self.building / EXAMPLES, self.building):
+            for path in directory.iterdir() if directory.is_dir() else ():
                 _sync(path)
         text = manifest.model_dump_json(indent=1)
         with (self.building / MANIFEST).open("w", encoding="utf-8") as file:

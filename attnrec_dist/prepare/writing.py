@@ -10,12 +10,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from attnrec_dist.data.shards import DAILY, FORMAT_VERSION, GRAPH, SEQUENCES, TABLES, Counts, Manifest, Shard, Split, sha256_of
+from attnrec_dist.data.shards import DAILY, FORMAT_VERSION, GRAPH, SEQUENCES, TABLES, Counts, Manifest, Shard, Split
 from attnrec_dist.errors import FaultError
 from attnrec_dist.prepare import steps
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.engine import DuckEngine
-from attnrec_dist.prepare.finish import Fingerprint, Tally, read_shard, write_shard
+from attnrec_dist.prepare.finish import Fingerprint, Tally, read_shard, record_of, write_shard
 from attnrec_dist.prepare.reading import Source
 from attnrec_dist.prepare.sql import identifier
 from attnrec_dist.prepare.statistics import Statistics
@@ -91,7 +91,7 @@ class Writer:
             counting.graph(self.place.building / GRAPH, len(self.config.columns.numeric))
         self.progress("counted " + ", ".join(f"{count:,} {name}" for name, count in counting.report.items()))
         written = (self.place.building / name for name in (DAILY, GRAPH))
-        return [_record(path, num_items) for path in written if path.exists()], counting.report
+        return [record_of(path, num_items) for path in written if path.exists()], counting.report
 
     def _sequences(self) -> tuple[list[Shard], Tally]:
         users, events = self.engine.row("SELECT (SELECT count(*) FROM row_codes), (SELECT count(*) FROM events)")
@@ -108,7 +108,7 @@ class Writer:
             shutil.rmtree(parts / f"shard={index}")
             tally.add(rows)
             self.fingerprint.add_rows(rows)
-            shards.append(_record(path, len(rows)))
+            shards.append(record_of(path, len(rows)))
         if tally.rows != users:
             raise FaultError(f"the engine gave {tally.rows} users where it had counted {users}; please report this")
         self.progress(f"wrote {len(shards)} shard(s)")
@@ -140,8 +140,4 @@ class Writer:
                 if "count" in shape.names:
                     self.fingerprint.add(f"{name}/count", batch.column(2).to_numpy())
                 rows += len(batch)
-        return _record(path, rows)
-
-
-def _record(path: Path, rows: int) -> Shard:
-    return Shard(name=path.name, rows=rows, bytes=path.stat().st_size, sha256=sha256_of(path))
+        return record_of(path, rows)

@@ -1,0 +1,123 @@
+"""Examples on disk: what is written is read back, by number, in workers, and damage is noticed."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from prepare_helpers import flip_byte
+from tiny_examples import WORDS, add_examples
+from tiny_shop import attnrec_in_process, write_shop
+
+from attnrec_dist.data.example_format import EXAMPLE_PARTS, FIELD_PREFIX, LABEL_PREFIX
+from attnrec_dist.data.examples import ExampleSet
+from attnrec_dist.data.shards import DataSet
+from attnrec_dist.errors import ConfigError, DataError, FaultError
+from attnrec_dist.prepare import example_files
+
+
+@pytest.fixture
+def shop(tmp_path):
+    shop = write_shop(tmp_path)
+    assert attnrec_in_process("prepare", shop.prepare_yaml, "--output", shop.data) == 0
+    return shop
+
+
+def everything(part):
+    return {name: part.column(name) for name in part.columns}
+
+
+def test_examples_are_read_back_in_any_order(shop, monkeypatch):
+    monkeypatch.setattr(example_files, "ROWS_PER_BATCH", 16)
+    monkeypatch.setattr(example_files, "BATCHES_PER_SHARD", 2)
+    data = add_examples(shop.data, tasks=("label", "cart"))
+    assert len(data.manifest.examples.shards["train"]) > 2
+    for name in EXAMPLE_PARTS:
+        part = ExampleSet.open(data, name)
+        whole = everything(part)
+        assert len(part) == len(whole["user"]) > 16
+        ids = np.random.default_rng(1).integers(0, len(part), 50)
+        found = part.take(ids)
+        assert (found.users.dtype, found.candidates.dtype, found.times.dtype) == (np.int64, np.int32, np.int64)
+        np.testing.assert_array_equal(found.users, whole["user"][ids])
+        np.testing.assert_array_equal(found.candidates, whole["candidate"][ids])
+        np.testing.assert_array_equal(found.times, whole["time"][ids])
+        np.testing.assert_array_equal(found.history, part.lengths(ids))
+        for task, labels in found.labels.items():
+            np.testing.assert_array_equal(labels, whole[LABEL_PREFIX + task][ids])
+        for field, values in found.fields.items():
+            np.testing.assert_array_equal(values, whole[FIELD_PREFIX + field][ids])
+        order = np.lexsort([whole["candidate"], whole["time"], whole["user"]])
+        np.testing.assert_array_equal(order, np.arange(len(part)))
+        assert len(part.take(np.empty(0, np.int64))) == 0
+        with pytest.raises(IndexError, match=f"of {len(part)}"):
+            part.take(np.array([len(part)]))
+
+
+def test_the_manifest_tells_counts_and_statistics_of_the_training_part(shop, monkeypatch):
+    monkeypatch.setattr(example_files, "ROWS_PER_BATCH", 16)
+    data = add_examples(shop.data, tasks=("label", "cart"))
+    spec = data.manifest.examples
+    for name in EXAMPLE_PARTS:
+        part = everything(ExampleSet.open(data, name))
+        assert spec.counts[name] == len(part["user"])
+        for task in spec.tasks:
+            assert spec.positives[task][name] == (part[LABEL_PREFIX + task] == 1).sum()
+            assert spec.known[task][name] == (part[LABEL_PREFIX + task] >= 0).sum()
+        assert spec.field("gap").missing[name] == np.isnan(part["field.gap"]).sum() > 0
+        assert spec.field("colour").missing[name] == (part["field.colour"] == 1).sum()
+        assert spec.field("colour").unseen[name] == (part["field.colour"] == 0).sum()
+    train = ExampleSet.open(data, "train")
+    for field, change in (("signal", lambda x: x), ("count", np.log1p), ("gap", lambda x: x)):
+        values = train.column(f"field.{field}").astype(np.float64)
+        values = change(values[~np.isnan(values)])
+        assert spec.field(field).mean == pytest.approx(values.mean(), rel=1e-9)
+        assert spec.field(field).std == pytest.approx(values.std(), rel=1e-9)
+        assert 0 < len(spec.field(field).quantiles) <= 63
+    assert spec.field("colour").mean is None
+    table = data.vocabulary().to_pylist()
+    assert [(row["code"], row["value"]) for row in table if row["field"] == "colour"] == list(enumerate(WORDS["colour"], 2))
+
+
+def test_batches_leave_no_trace_but_values_do(shop, tmp_path, monkeypatch):
+    shops = [write_shop(tmp_path / name) for name in "abc" if not (tmp_path / name).mkdir()]
+    for each in shops:
+        attnrec_in_process("prepare", each.prepare_yaml, "--output", each.data)
+    first = add_examples(shops[0].data).manifest.fingerprint
+    monkeypatch.setattr(example_files, "ROWS_PER_BATCH", 16)
+    assert add_examples(shops[1].data).manifest.fingerprint == first
+    assert add_examples(shops[2].data, seed=1).manifest.fingerprint != first
+
+
+def test_a_worker_maps_the_files_itself(shop):
+    part = ExampleSet.open(add_examples(shop.data), "train")
+    ids = np.arange(len(part))
+    before = part.take(ids)
+    sent = pickle.dumps(part)
+    assert len(sent) < 20_000
+    np.testing.assert_array_equal(pickle.loads(sent).take(ids).fields["signal"], before.fields["signal"])
+
+
+def test_damage_is_noticed(shop):
+    data = add_examples(shop.data)
+    file = shop.data / "examples" / data.manifest.examples.shards["test"][0].name
+    flip_byte(file, file.stat().st_size // 2)
+    with pytest.raises(DataError, match=r"test-00000\.arrow: damaged"):
+        DataSet.open(shop.data)
+
+
+def test_a_data_set_without_examples_says_so(shop):
+    data = DataSet.open(shop.data)
+    assert data.manifest.examples is None
+    with pytest.raises(ConfigError, match="has no labelled examples; add `label` and `features`"):
+        ExampleSet.open(data, "train")
+
+
+def test_examples_out_of_order_are_a_fault(shop):
+    data = add_examples(shop.data)
+    batches = ExampleSet.open(data, "train")
+    shape = example_files.example_schema(batches.spec.tasks, batches.spec.fields)
+    wrong = example_files.pa.record_batch([batches.column(name)[::-1] for name in shape.names], schema=shape)
+    with pytest.raises(FaultError, match="out of order"):
+        list(example_files.in_order([wrong]))
