@@ -6,8 +6,8 @@ Numbers and times are matched by a regular expression before they are cast, beca
 
 from __future__ import annotations
 
-from attnrec_dist.prepare.config import LINE_FORMATS, Bounds, ColumnsSection, EventColumn, PrepareConfig, TimestampColumn
-from attnrec_dist.prepare.sql import text
+from attnrec_dist.prepare.config import LINE_FORMATS, Bounds, ColumnsSection, EventColumn, PrepareConfig, TimestampColumn, moment
+from attnrec_dist.prepare.sql import NUMBER, text
 
 # In the order in which they are looked for; a row is counted under the first that applies.
 REASONS = (
@@ -18,12 +18,12 @@ REASONS = (
     "bad number",
     "unknown event",
     "out of bounds",
+    "after input.end",
     "duplicate",
     "below min_item_events or min_user_events",
 )
 UNUSABLE = REASONS[:5]  # damage, as against the rows that the config filters out on purpose
 
-NUMBER = r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,3})?"
 DECIMAL = r"[-+]?[0-9]{1,17}(\.[0-9]*)?"
 DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 CLOCK = r"[0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?"
@@ -92,6 +92,9 @@ def reason(config: PrepareConfig) -> str:
         known = f" OR event NOT IN ({', '.join(map(text, types))})" if types else ""
         tests.append((f"event IS NULL{known}", "unknown event"))
     tests += [(beyond(f"n{names.index(name)}", bounds), "out of bounds") for name, bounds in config.filters.where.items()]
+    if config.input.end is not None:
+        end = moment(config.input.end, config.columns.timestamp.time_zone)
+        tests.append((f"us >= {end * 1_000_000}", "after input.end"))
     return "CASE " + " ".join(f"WHEN {test} THEN {text(name)}" for test, name in tests) + " END"
 
 

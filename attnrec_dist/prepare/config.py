@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from datetime import datetime
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
 
+from attnrec_dist.prepare.examples_config import FeatureSection, LabelSection, check_examples, named_events
 from attnrec_dist.settings import Section
 
 RESERVED_ITEM_COLUMNS = ("index", "id", "count")
@@ -33,6 +35,11 @@ class InputSection(Section):
     quote: str = Field(default='"', max_length=1, description="around values that hold a delimiter, doubled inside; empty: none")
     header: bool = Field(default=True, description="the first line of each csv or tsv file names the columns")
     names: list[str] = Field(default=[], description="the columns' names, in the files' order, where header is false")
+    end: str | None = Field(
+        default=None,
+        description="when the log ends, ISO 8601: events at or after it are left out and counted, and no label looks beyond; "
+        "null: just after the last event. The clock is never asked",
+    )
     max_bad_share: float = Field(
         default=0.5, ge=0, le=1, description="stop when more rows than this share lack a user, an item, a readable time or number"
     )
@@ -190,14 +197,20 @@ class SplitSection(Section):
         return self
 
 
-class ItemsSection(Section):
-    file: str = Field(description="item file, csv, tsv or parquet; relative paths start at the YAML file's directory")
-    id: str = Field(description="its column with the item's id, as in the log")
-    columns: dict[str, str] = Field(
-        default={}, description="text to keep: name in the data set -> column of the file; `title` is shown in recommendations"
+class EntityFile(Section):
+    """A file with a row an item or a user."""
+
+    file: str = Field(description="csv, tsv or parquet; relative paths start at the YAML file's directory")
+    id: str = Field(description="its column with the id, as in the log")
+    columns: dict[str, str] = Field(default={}, description="text to read: our name -> column of the file")
+    format: Literal["auto", "csv", "tsv", "parquet"] = Field(default="auto", description="as in input")
+    delimiter: str | None = Field(
+        default=None, min_length=1, max_length=4, description="as in input; may be longer, such as '::'"
     )
-    delimiter: str | None = Field(default=None, min_length=1, max_length=1, description="as in input")
     quote: str = Field(default='"', max_length=1, description="as in input")
+    header: bool = Field(default=True, description="as in input")
+    names: list[str] = Field(default=[], description="as in input")
+    encoding: Literal["utf-8", "latin-1"] = Field(default="utf-8", description="of csv and tsv")
 
     @field_validator("columns")
     @classmethod
@@ -208,6 +221,20 @@ class ItemsSection(Section):
                     f"{name!r} cannot be a name: lower-case letters, digits, _, and not {', '.join(RESERVED_ITEM_COLUMNS)}"
                 )
         return columns
+
+    @model_validator(mode="after")
+    def _names_or_header(self) -> EntityFile:
+        if self.header == bool(self.names):
+            raise ValueError(
+                "names is given while header is true" if self.header else "header is false, so names must list the columns"
+            )
+        return self
+
+
+class ItemsSection(EntityFile):
+    columns: dict[str, str] = Field(
+        default={}, description="text to keep: name in the data set -> column of the file; `title` is shown in recommendations"
+    )
 
 
 class GraphSection(Section):
@@ -255,9 +282,14 @@ class PrepareConfig(Section):
     input: InputSection = Field(description="the raw log")
     columns: ColumnsSection = Field(description="what its columns mean; not with input.format user_items or pairs")
     items: ItemsSection | None = Field(default=None, description="texts about the items")
+    users: EntityFile | None = Field(
+        default=None, description="texts about the users, for features; none is kept in the data set"
+    )
     filters: FiltersSection = Field(default=FiltersSection(), description="which events stay")
     split: SplitSection = Field(default=SplitSection(), description="training, validation and test part")
     statistics: StatisticsSection = Field(default=StatisticsSection(), description="what is counted over the items")
+    label: LabelSection | None = Field(default=None, description="which examples there are for the task ranking; null: none")
+    features: dict[str, FeatureSection] = Field(default={}, description="what is known of an example: name -> kind and its keys")
     output: OutputSection = Field(description="where the data set goes")
     engine: EngineSection = Field(
         default=EngineSection(), description="how much of the machine to use; changes nothing in the result"
@@ -295,24 +327,37 @@ class PrepareConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _known_statistics_events(self) -> PrepareConfig:
-        column, asked = self.columns.event, self.statistics.events or []
+    def _known_events(self) -> PrepareConfig:
+        column, asked = self.columns.event, named_events(self)
         if asked and column is None:
-            raise ValueError("statistics.events names kinds of events, but columns.event is not set; set it, or leave them out")
+            raise ValueError(
+                f"{next(iter(asked))} names kinds of events, but columns.event is not set; set it, or leave them out"
+            )
         if column is not None and column.types is not None:
             check_event_kinds(asked, column.types)
         return self
 
+    @model_validator(mode="after")
+    def _fitting_examples(self) -> PrepareConfig:
+        check_examples(self)
+        if self.input.end is not None:
+            moment(self.input.end, "UTC")
+        return self
+
     def without_paths(self) -> dict[str, Any]:
         """What the manifest keeps: all that shapes the result, nothing that names this machine."""
-        return self.model_dump(mode="json", exclude={"input": {"files"}, "items": {"file"}, "output": True, "engine": True})
+        files: dict[str, Any] = {"input": {"files"}, "items": {"file"}, "users": {"file"}}
+        return self.model_dump(mode="json", exclude=files | {"output": True, "engine": True})
 
 
-def check_event_kinds(asked: list[str], types: list[str]) -> None:
-    """Raises ValueError when statistics.events names a kind that the data set does not have."""
-    unknown = [name for name in asked if name not in types]
-    if unknown:
-        raise ValueError(f"statistics.events: no event is of kind {unknown[0]!r}; the kinds are {', '.join(types)}")
+def check_event_kinds(asked: dict[str, list[str]], types: list[str]) -> None:
+    """Raises ValueError when a key of {config path: kinds} names a kind that the data set does not have."""
+    for where, kinds in asked.items():
+        unknown = [name for name in kinds if name not in types]
+        if unknown:
+            close = difflib.get_close_matches(unknown[0], types, 1, 0.6)
+            hint = f"did you mean {close[0]}? The" if close else "the"
+            raise ValueError(f"{where}: no event is of kind {unknown[0]!r}; {hint} kinds are {', '.join(types)}")
 
 
 def moment(text: str, time_zone: str) -> int:

@@ -3,7 +3,7 @@
     reading.py   files -> rows of text           steps.py    the statements between      engine.py     who runs them (DuckDB)
     lines.py     lines whose order is the time   writing.py  tables -> files           finish.py      one shard's rows -> lists
     cleaning.py  text -> values and reasons      report.py   what was left out, why    config.py      the keys
-    statistics.py  daily counts, item graph
+    statistics.py  daily counts, item graph      examples.py  label and features -> labelled examples (labels.py, features.py)
     workplace.py  built aside, synced, renamed
 
 Memory is bounded by engine.memory_limit and by one shard; the log itself is never held.
@@ -14,12 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 from attnrec_dist.data.shards import Manifest, Split
 from attnrec_dist.errors import ConfigError, InputError
 from attnrec_dist.prepare import cleaning, lines, reading, steps
 from attnrec_dist.prepare.config import MAX_EVENT_TYPES, PrepareConfig, check_event_kinds, moment
 from attnrec_dist.prepare.engine import DuckEngine
+from attnrec_dist.prepare.examples_config import named_events
 from attnrec_dist.prepare.reading import Source, TextFormat
 from attnrec_dist.prepare.report import KEPT, READ, check_usable, day, summary
 from attnrec_dist.prepare.workplace import workplace
@@ -34,14 +36,14 @@ def prepare(config: PrepareConfig, base_dir: Path, output: Path, progress: Progr
     An existing data set is replaced once the new one is whole. Raises InputError, ConfigError, StorageError.
     """
     sources = open_log(config, base_dir)
-    item_file = open_item_file(config, base_dir)
+    attributes = {name: open_entity_file(config, base_dir, name) for name in ("items", "users")}
     with workplace(output) as place, DuckEngine(config.engine, place.scratch) as engine:
         left_out = clean(engine, config, sources, progress)
         types = encode(engine, config)
         left_out["duplicate"] = drop_duplicates(engine, config)
         split = filter_and_split(engine, config, left_out, progress)
         number(engine, config)
-        manifest = Writer(engine, config, place, progress).write(Facts(types, split, left_out), item_file)
+        manifest = Writer(engine, config, place, progress).write(Facts(types, split, left_out), attributes)
         place.publish(manifest)
     progress(f"wrote {output}, fingerprint {manifest.fingerprint[:16]}")
     progress(summary(manifest))
@@ -58,12 +60,15 @@ def open_log(config: PrepareConfig, base_dir: Path) -> list[Source]:
     return sources
 
 
-def open_item_file(config: PrepareConfig, base_dir: Path) -> list[Source]:
-    if config.items is None or not config.items.columns:
+def open_entity_file(config: PrepareConfig, base_dir: Path, name: Literal["items", "users"]) -> list[Source]:
+    """The item's or the user's file, its header read and the needed columns found; none where no text of it is asked for."""
+    section = getattr(config, name)
+    if section is None or not section.columns:
         return []
-    files = reading.find_files([config.items.file], base_dir, "items.file")
-    sources = reading.inspect(files, "auto", TextFormat(config.items.delimiter, config.items.quote))
-    wanted = {"items.id": config.items.id} | {f"items.columns.{name}": column for name, column in config.items.columns.items()}
+    files = reading.find_files([section.file], base_dir, f"{name}.file")
+    layout = TextFormat(section.delimiter, section.quote, section.header, tuple(section.names), section.encoding)
+    sources = reading.inspect(files, section.format, layout)
+    wanted = {f"{name}.id": section.id} | {f"{name}.columns.{key}": column for key, column in section.columns.items()}
     reading.require_columns(sources, wanted)
     return sources
 
@@ -99,7 +104,7 @@ def encode(engine: DuckEngine, config: PrepareConfig) -> list[str]:
                 f"{', '.join(types[:5])}; is columns.event the right column? columns.event.types lists the ones to keep"
             )
         try:
-            check_event_kinds(config.statistics.events or [], types)
+            check_event_kinds(named_events(config), types)
         except ValueError as error:
             raise InputError(str(error)) from None
     engine.table("user_codes", steps.user_codes())

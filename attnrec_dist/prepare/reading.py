@@ -30,6 +30,7 @@ class TextFormat:
     quote: str = '"'
     header: bool = True
     names: tuple[str, ...] = ()
+    encoding: str = "utf-8"
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,10 @@ class Source:
             reader = f"read_parquet([{listed}])"
         else:
             columns = ", ".join(f"{text(name)}: 'VARCHAR'" for name, _ in self.columns)
-            quote = text(self.text.quote)
+            quote, encoding = text(self.text.quote), text(self.text.encoding)
             reader = (
                 f"read_csv([{listed}], columns = {{{columns}}}, auto_detect = false, header = {str(self.text.header).lower()}, "
-                f"delim = {text(self.delimiter)}, quote = {quote}, escape = {quote}, nullstr = '')"
+                f"delim = {text(self.delimiter)}, quote = {quote}, escape = {quote}, nullstr = '', encoding = {encoding})"
             )
         types = dict(self.columns)
         shown = ", ".join(f"{_as_text(column, types[column])} AS {identifier(name)}" for name, column in wanted.items())
@@ -147,7 +148,7 @@ def _kind(path: Path, kind: str) -> str:
 
 def _columns(path: Path, kind: str, layout: TextFormat) -> tuple[tuple[str, str], ...]:
     if kind in LINE_FORMATS:
-        _first_line(path)
+        _first_line(path, layout.encoding)
         return lines.COLUMNS
     return _parquet_columns(path) if kind == "parquet" else _text_columns(path, kind, layout)
 
@@ -164,19 +165,14 @@ def _parquet_columns(path: Path) -> tuple[tuple[str, str], ...]:
 
 
 def _text_columns(path: Path, kind: str, layout: TextFormat) -> tuple[tuple[str, str], ...]:
-    line = _first_line(path)
+    line = _first_line(path, layout.encoding)
     if not layout.header:
         return tuple((name, "string") for name in layout.names)
     delimiter = layout.delimiter or ("\t" if kind == "tsv" else ",")
-    names = next(
-        csv.reader(
-            [line],
-            delimiter=delimiter,
-            quotechar=layout.quote or None,
-            quoting=csv.QUOTE_MINIMAL if layout.quote else csv.QUOTE_NONE,
-        ),
-        [],
-    )
+    if len(delimiter) > 1 or not layout.quote:
+        names = line.split(delimiter)
+    else:
+        names = next(csv.reader([line], delimiter=delimiter, quotechar=layout.quote), [])
     if len(set(names)) < len(names) or "" in names:
         doubtful = sorted({name for name in names if names.count(name) > 1 or not name})
         raise InputError(
@@ -186,7 +182,7 @@ def _text_columns(path: Path, kind: str, layout: TextFormat) -> tuple[tuple[str,
     return tuple((name, "string") for name in names)
 
 
-def _first_line(path: Path) -> str:
+def _first_line(path: Path, encoding: str) -> str:
     with lines.unpacked(path) as stream:
         data = b""
         while b"\n" not in data and (more := stream.read(1 << 16)):
@@ -194,7 +190,7 @@ def _first_line(path: Path) -> str:
     if not data:
         raise InputError(f"{path}: the file is empty; leave it out, or write its header line")
     try:
-        return data.partition(b"\n")[0].rstrip(b"\r").decode("utf-8-sig")
+        return data.partition(b"\n")[0].rstrip(b"\r").decode("utf-8-sig" if encoding == "utf-8" else encoding)
     except UnicodeDecodeError:
         raise InputError(
             f"{path}: the first line is not UTF-8 text; is input.format right? Convert other encodings with iconv"

@@ -10,6 +10,7 @@ from attnrec_dist.prepare.config import FiltersSection
 from attnrec_dist.prepare.sql import text
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
+SECOND = "(us - (us % 1000000 + 1000000) % 1000000) // 1000000"  # rounded down
 
 
 def numbers(count: int) -> list[str]:
@@ -63,11 +64,10 @@ def distinct(numeric: int) -> str:
 
 def second_at(position: int) -> str:
     """The unix second of the event at a position, counted from 0, of all events in time order; no row beyond the last."""
-    second = "(us - (us % 1000000 + 1000000) % 1000000) // 1000000"
     return f"""
         SELECT min(second) FROM (
             SELECT second, sum(n) OVER (ORDER BY second) AS up_to
-            FROM (SELECT {second} AS second, count(*) AS n FROM events GROUP BY 1) AS a) AS b
+            FROM (SELECT {SECOND} AS second, count(*) AS n FROM events GROUP BY 1) AS a) AS b
         WHERE up_to > {position}"""
 
 

@@ -10,12 +10,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from attnrec_dist.data.example_format import ExamplesSpec, FieldSpec
 from attnrec_dist.data.shards import DAILY, FORMAT_VERSION, GRAPH, SEQUENCES, TABLES, Counts, Manifest, Shard, Split
 from attnrec_dist.errors import FaultError
 from attnrec_dist.prepare import steps
-from attnrec_dist.prepare.config import PrepareConfig
+from attnrec_dist.prepare.config import PrepareConfig, moment
 from attnrec_dist.prepare.engine import DuckEngine
+from attnrec_dist.prepare.example_files import ExampleFiles
+from attnrec_dist.prepare.examples import ExampleMaker
 from attnrec_dist.prepare.finish import Fingerprint, Tally, read_shard, record_of, write_shard
+from attnrec_dist.prepare.labels import Ends
 from attnrec_dist.prepare.reading import Source
 from attnrec_dist.prepare.sql import identifier
 from attnrec_dist.prepare.statistics import Statistics
@@ -39,12 +43,13 @@ class Writer:
         self.progress = progress
         self.fingerprint = Fingerprint()
 
-    def write(self, facts: Facts, item_file: list[Source]) -> Manifest:
-        """All files but the manifest, which this returns."""
+    def write(self, facts: Facts, attributes: dict[str, list[Source]]) -> Manifest:
+        """All files but the manifest, which this returns. `attributes`: the files of "items" and "users"; empty: none."""
         num_items, num_all_items = self.engine.row("SELECT count(*) FILTER (WHERE ranked), count(*) FROM catalogue")
         statistics, report = self._statistics(facts.event_types, num_items)
+        examples = self._examples(facts, attributes) if self.config.label else None
         shards, tally = self._sequences()
-        tables = [self._items(item_file), self._users(), *statistics]
+        tables = [self._items(attributes["items"]), self._users(), *statistics]
         return Manifest(
             format_version=FORMAT_VERSION,
             fingerprint=self.fingerprint.hexdigest(self._settings(facts, num_items)),
@@ -68,11 +73,16 @@ class Writer:
             config=self.config.without_paths(),
             cleaning=facts.cleaning,
             statistics=report,
+            examples=examples,
         )
 
     def _settings(self, facts: Facts, num_items: int) -> dict[str, object]:
         """What goes into the fingerprint beside the columns: names of columns in the log and of files do not."""
-        return {
+        label = self.config.label
+        of_examples = (
+            {"label": label.model_dump(mode="json"), "features": self.config.model_dump(mode="json")["features"]} if label else {}
+        )
+        return of_examples | {
             "format_version": FORMAT_VERSION,
             "num_items": num_items,
             "event_types": facts.event_types,
@@ -92,6 +102,22 @@ class Writer:
         self.progress("counted " + ", ".join(f"{count:,} {name}" for name, count in counting.report.items()))
         written = (self.place.building / name for name in (DAILY, GRAPH))
         return [record_of(path, num_items) for path in written if path.exists()], counting.report
+
+    def _examples(self, facts: Facts, attributes: dict[str, list[Source]]) -> ExamplesSpec:
+        """Before the sequences, too."""
+        zone = self.config.columns.timestamp.time_zone
+        end = self.config.input.end
+        last = self.engine.row(f"SELECT max({steps.SECOND}) FROM events")[0]
+        split = facts.split
+        ends = Ends(split.train_end or 0, split.valid_end or 0, moment(end, zone) if end else last + 1)
+        maker = ExampleMaker(self.engine, self.config, facts.event_types, ends)
+
+        def files(tasks: list[str], fields: list[FieldSpec]) -> ExampleFiles:
+            return ExampleFiles(self.place.building, tasks, fields, self.fingerprint)
+
+        spec = maker.write(files, attributes, self.progress)
+        self.progress(f"wrote {sum(spec.counts.values()):,} examples")
+        return spec
 
     def _sequences(self) -> tuple[list[Shard], Tally]:
         users, events = self.engine.row("SELECT (SELECT count(*) FROM row_codes), (SELECT count(*) FROM events)")

@@ -1,0 +1,152 @@
+"""What is known of an example at its moment: one small function a kind of feature. FEATURES is the registry.
+
+A feature is an expression over columns that as_of.py fills from strictly earlier seconds, the example's own numbers (`n0`,
+...), and texts of the item's and the user's file. A NULL is missing. A new kind: one function, one line in FEATURES, a row in
+docs/data-format.md; the tests' plain Python counterpart must know it too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from attnrec_dist.prepare.as_of import AsOf
+from attnrec_dist.prepare.sql import NUMBER, clamped, identifier, text
+
+if TYPE_CHECKING:
+    from attnrec_dist.prepare.examples_config import FeatureSection
+
+DAY = 86_400
+WEEKDAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")  # 1970-01-01 was a Thursday
+
+
+@dataclass(frozen=True)
+class Log:
+    """What a feature has to know of the log to write its SQL."""
+
+    event_types: list[str]
+    numeric: list[str]
+    missing_numeric: float | None  # stands in the log for a missing number
+    time_zone: str
+    own_numbers: bool  # whether an example is an event; false: its item may have been drawn
+
+    def is_one_of(self, events: list[str] | None) -> str:
+        """SQL: whether an event is of these kinds; null: of any."""
+        if events is None:
+            return "true"
+        return f"e IN ({', '.join(str(self.event_types.index(name)) for name in events)})"
+
+    def number(self, column: str | None) -> str:
+        """SQL: a numeric column of an event, NULL where it is missing."""
+        name = f"n{self.numeric.index(str(column))}"
+        return name if self.missing_numeric is None else f"nullif({name}, CAST({self.missing_numeric!r} AS FLOAT))"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`expression` may name its as-of columns in braces."""
+
+    expression: str
+    kind: Literal["categorical", "numeric"] = "numeric"
+    as_of: dict[str, AsOf] = field(default_factory=dict)
+    log1p: bool = False
+    text: str = ""  # SQL of the text that a number is read from
+
+
+@dataclass(frozen=True)
+class Kind:
+    build: Callable[[FeatureSection, Log], Recipe]
+    needs: tuple[str, ...] = ()  # keys that must be given
+    takes: tuple[str, ...] = ()  # keys that may be
+
+
+def count(asked: FeatureSection, log: Log) -> Recipe:
+    """How many events; 0 is 0."""
+    known = AsOf.count(str(asked.of), log.is_one_of(asked.events), asked.within)
+    return Recipe("{count}", as_of={"count": known}, log1p=True)
+
+
+def recency(asked: FeatureSection, log: Log) -> Recipe:
+    """Days since the last event; missing where there is none."""
+    last = f"max(CASE WHEN {log.is_one_of(asked.events)} THEN s END)"
+    known = AsOf(str(asked.of), {"last": last}, "max({last}) OVER {earlier}", log.is_one_of(asked.events), asked.within)
+    return Recipe(f"(s - {{last}}) / {DAY}.0", as_of={"last": known})
+
+
+def mean(asked: FeatureSection, log: Log) -> Recipe:
+    """Mean of a number over the events; missing where there is none."""
+    return Recipe("{mean}", as_of={"mean": _mean(str(asked.of), asked, log)})
+
+
+def ratio(asked: FeatureSection, log: Log) -> Recipe:
+    """A number of the candidate by its mean over the user's events; missing where the user has none, or their mean is 0.
+
+    The candidate's number is the example's own; where items are drawn it is, for all examples, positive or drawn, the item's last
+    known one: a positive's own number next to a drawn item's last one would tell them apart.
+    """
+    known = {"mean": _mean("user", asked, log)}
+    number = log.number(asked.column)
+    if log.own_numbers:
+        return Recipe(f"{number} / nullif({{mean}}, 0)", as_of=known)
+    newest = "last_value({number} IGNORE NULLS) OVER {earlier}"
+    known["last"] = AsOf("item", {"number": f"max({number})"}, newest, log.is_one_of(asked.events))
+    return Recipe("{last} / nullif({mean}, 0)", as_of=known)
+
+
+def _mean(of: str, asked: FeatureSection, log: Log) -> AsOf:
+    """Sums are of whole 65,536ths, so that no order of addition leaves a trace."""
+    number = f"CASE WHEN {log.is_one_of(asked.events)} THEN {log.number(asked.column)} END"
+    whole = f"sum(CAST(round(({clamped(number, 1e13)}) * 65536) AS BIGINT))"
+    value = "sum({sum}) OVER {earlier} / CAST(65536 AS DOUBLE) / nullif(sum({n}) OVER {earlier}, 0)"
+    return AsOf(of, {"sum": whole, "n": f"count({number})"}, value, log.is_one_of(asked.events), asked.within)
+
+
+def hour(asked: FeatureSection, log: Log) -> Recipe:
+    """Hour of the day, 0 to 23, in columns.timestamp.time_zone."""
+    return Recipe(f"CAST(({_local(log)} % {DAY} + {DAY}) % {DAY} // 3600 AS VARCHAR)", "categorical")
+
+
+def weekday(asked: FeatureSection, log: Log) -> Recipe:
+    """Name of the day, in columns.timestamp.time_zone."""
+    number = f"(({_local(log)} - (({_local(log)} % {DAY} + {DAY}) % {DAY})) // {DAY} % 7 + 11) % 7"
+    return Recipe(
+        "CASE " + number + "".join(f" WHEN {i} THEN {text(day)}" for i, day in enumerate(WEEKDAYS)) + " END", "categorical"
+    )
+
+
+def _local(log: Log) -> str:
+    """SQL: seconds since 1970 on the clock of the time zone."""
+    if log.time_zone == "UTC":
+        return "s"
+    return f"epoch_us(timezone({text(log.time_zone)}, make_timestamptz(s * 1000000))) // 1000000"
+
+
+def attribute(asked: FeatureSection, log: Log) -> Recipe:
+    """A text of the item's or the user's file, or what a pattern finds in it; or a number of it."""
+    value = identifier(f"{asked.kind}.{asked.column}")
+    if asked.pattern is not None:
+        value = f"nullif(regexp_extract({value}, {text(asked.pattern)}, {re.compile(asked.pattern).groups}), '')"
+    if asked.type != "numeric":
+        return Recipe(value, "categorical")
+    number = f"CASE WHEN regexp_full_match({value}, '{NUMBER}') THEN TRY_CAST({value} AS DOUBLE) END"
+    return Recipe(number, text=value)
+
+
+def column(asked: FeatureSection, log: Log) -> Recipe:
+    """A number of the example's own event, for what is known before the answer, as the price at which an item is viewed."""
+    return Recipe(log.number(asked.column))
+
+
+FEATURES = {
+    "count": Kind(count, ("of",), ("events", "within")),
+    "recency": Kind(recency, ("of",), ("events", "within")),
+    "mean": Kind(mean, ("of", "column"), ("events", "within")),
+    "ratio": Kind(ratio, ("column",), ("events", "within")),
+    "hour": Kind(hour),
+    "weekday": Kind(weekday),
+    "item": Kind(attribute, ("column",), ("type", "pattern", "min_count")),
+    "user": Kind(attribute, ("column",), ("type", "pattern", "min_count")),
+    "column": Kind(column, ("column",)),
+}
