@@ -26,7 +26,7 @@ class AsOf:
     """A value at a moment. `value` names its partials in braces, and {earlier}: the window; `among`: the events it looks at."""
 
     of: str  # user, item, user_item
-    partials: Mapping[str, str]  # name -> aggregate over the events of one key and second
+    partials: Mapping[str, str]  # name -> aggregate over the events (those of `among`) of one key and second
     value: str
     among: str = "true"
     within: str | None = None  # a duration; null: from the first event on
@@ -34,8 +34,7 @@ class AsOf:
 
     @classmethod
     def count(cls, of: str, among: str, within: str | None = None, later: bool = False) -> AsOf:
-        partial = f"count(*) FILTER (WHERE {among})"
-        return cls(of, {"n": partial}, "coalesce(sum({n}) OVER {earlier}, 0)", among, within, later)
+        return cls(of, {"n": "count(*)"}, "coalesce(sum({n}) OVER {earlier}, 0)", among, within, later)
 
     def window(self) -> str:
         length = "UNBOUNDED" if self.within is None else str(seconds(self.within))
@@ -50,7 +49,7 @@ def known(of: str, wanted: Mapping[str, AsOf], log: str, asked: str) -> str:
     values: list[str] = []
     for name, each in wanted.items():
         own = {local: f'"{name}.{local}"' for local in each.partials}
-        partials |= {own[local]: aggregate for local, aggregate in each.partials.items()}
+        partials |= {own[local]: f"{aggregate} FILTER (WHERE {each.among})" for local, aggregate in each.partials.items()}
         values.append(f'{each.value.format(earlier=each.window(), **own)} AS "{name}"')
     among = " OR ".join(sorted({f"({each.among})" for each in wanted.values()}))
     added_up = ", ".join(f"{aggregate} AS {name}" for name, aggregate in partials.items())

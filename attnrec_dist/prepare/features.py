@@ -70,8 +70,7 @@ def count(asked: FeatureSection, log: Log) -> Recipe:
 
 def recency(asked: FeatureSection, log: Log) -> Recipe:
     """Days since the last event; missing where there is none."""
-    last = f"max(CASE WHEN {log.is_one_of(asked.events)} THEN s END)"
-    known = AsOf(str(asked.of), {"last": last}, "max({last}) OVER {earlier}", log.is_one_of(asked.events), asked.within)
+    known = AsOf(str(asked.of), {"last": "max(s)"}, "max({last}) OVER {earlier}", log.is_one_of(asked.events), asked.within)
     return Recipe(f"(s - {{last}}) / {DAY}.0", as_of={"last": known})
 
 
@@ -97,7 +96,7 @@ def ratio(asked: FeatureSection, log: Log) -> Recipe:
 
 def _mean(of: str, asked: FeatureSection, log: Log) -> AsOf:
     """Sums are of whole 65,536ths, so that no order of addition leaves a trace."""
-    number = f"CASE WHEN {log.is_one_of(asked.events)} THEN {log.number(asked.column)} END"
+    number = log.number(asked.column)
     whole = f"sum(CAST(round(({clamped(number, 1e13)}) * 65536) AS BIGINT))"
     value = "sum({sum}) OVER {earlier} / CAST(65536 AS DOUBLE) / nullif(sum({n}) OVER {earlier}, 0)"
     return AsOf(of, {"sum": whole, "n": f"count({number})"}, value, log.is_one_of(asked.events), asked.within)
