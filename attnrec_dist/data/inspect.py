@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow.parquet as pq
 
+from attnrec_dist.data.inspect_examples import PartOfExamples, inspect_examples
 from attnrec_dist.data.shards import TABLES, DataSet, Rows
 from attnrec_dist.data.windows import basket_starts
 from attnrec_dist.errors import DataError
@@ -82,6 +83,7 @@ class Inspection:
     top: list[str] = field(default_factory=list)  # titles, or ids, of the most frequent items
     rows: int = 0
     users_without_train_events: int = 0
+    examples: dict[str, PartOfExamples] = field(default_factory=dict)  # by part; empty where there are none
 
     @property
     def has_baskets(self) -> bool:
@@ -117,6 +119,7 @@ def inspect(data: DataSet) -> Inspection:
         _count(found, rows, row, part)
     _count_items(found)
     _check_totals(found)
+    found.examples = inspect_examples(data)
     return found
 
 

@@ -54,6 +54,7 @@ class Split(Section):
     kind: Literal["time", "leave_one_out"]
     train_end: int | None = Field(description="unix second at which the validation part begins; null for leave_one_out")
     valid_end: int | None = Field(description="unix second at which the test part begins; null for leave_one_out")
+    last: int = Field(default=1, description="leave_one_out: how many of a user's last events are test, and as many validation")
 
 
 class Manifest(Section):
@@ -79,7 +80,8 @@ class Manifest(Section):
     @property
     def times_are_places(self) -> bool:
         """Whether the log had no times, so that an event's place in its user's history (0, 1, 2, ...) stands for one."""
-        return self.config.get("input", {}).get("format") in ("user_items", "pairs")
+        unit = self.config.get("columns", {}).get("timestamp", {}).get("unit")
+        return unit == "place" or self.config.get("input", {}).get("format") in ("user_items", "pairs")
 
 
 @dataclass
@@ -129,7 +131,7 @@ class DataSet:
         """
         path = Path(path)
         data = cls(path, read_manifest(path))
-        for file, size in data._files():
+        for file, size in data.files():
             _check_size(file, size)
         if verify:
             data.verify()
@@ -137,7 +139,7 @@ class DataSet:
 
     def verify(self, part: int = 0, parts: int = 1) -> None:
         """Compares checksums of every `parts`-th file from file `part`: ranks may share the work. Raises DataError."""
-        for file, record in self._files()[part::parts]:
+        for file, record in self.files()[part::parts]:
             actual = reading(file, lambda file=file: sha256_of(file))
             if actual != record.sha256:
                 raise DataError(
@@ -221,7 +223,8 @@ class DataSet:
             raise IndexError(f"row {outside} of a data set with {self.num_rows} rows")
         return wanted
 
-    def _files(self) -> list[tuple[Path, Shard]]:
+    def files(self) -> list[tuple[Path, Shard]]:
+        """Every file but the manifest, with what the manifest says of it."""
         shards = [(self.path / SEQUENCES / shard.name, shard) for shard in self.manifest.shards]
         return shards + [(self.path / table.name, table) for table in self.manifest.tables] + self._example_files()
 

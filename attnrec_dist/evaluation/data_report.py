@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
+from attnrec_dist.data.example_format import FIRST_VALUE
 from attnrec_dist.data.inspect import PARTS, Histogram, Inspection
 
 QUANTILES = (0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1)
@@ -21,6 +23,7 @@ def report(found: Inspection) -> str:
         _facts(found),
         *([_event_types(found)] if len(found.by_type) else []),
         _top(found),
+        *([_examples(found), _fields(found)] if found.examples else []),
         _checks(found),
     ]
     return "\n\n".join(blocks) + "\n"
@@ -54,7 +57,9 @@ def _parts(found: Inspection) -> str:
         rows.append([name, f"{count:,}", f"{count / total:.1%}", f"{found.users[place]:,}", f"{found.cold_events[place]:,}"])
     rows.append(["all", f"{total:,}", "", f"{found.rows:,}", f"{found.cold_events.sum():,}"])
     if manifest.split.train_end is None or manifest.split.valid_end is None:
-        text = table(rows) + "\nsplit leave_one_out: of a user's events the last is test, the one before it validation"
+        last = manifest.split.last
+        which = "last is test, the one" if last == 1 else f"last {last} are test, the {last}"
+        text = table(rows) + f"\nsplit leave_one_out: of a user's events the {which} before validation"
         if manifest.times_are_places:
             return text + "\nno times in the log: an event's place in its user's history stands for one"
         return text + f"\ntimes from {when(manifest.start_time)} to {when(manifest.end_time)}"
@@ -114,8 +119,46 @@ def _top(found: Inspection) -> str:
     return table(rows)
 
 
+def _examples(found: Inspection) -> str:
+    """How many there are, and of each task how many are labelled 1, of those that it says something of."""
+    spec = found.data.manifest.examples
+    if spec is None:
+        return ""
+    rows = [["examples", *spec.counts]]
+    rows.append(["all", *(f"{count:,}" for count in spec.counts.values())])
+    for task in spec.tasks:
+        shares = [(spec.positives[task][part], spec.known[task][part]) for part in spec.counts]
+        rows.append([f"{task}: positive", *(f"{hits:,} ({hits / max(1, known):.2%})" for hits, known in shares)])
+        if any(known < spec.counts[part] for part, (_, known) in zip(spec.counts, shares)):
+            rows.append(
+                [f"{task}: says nothing of", *(f"{spec.counts[part] - known:,}" for part, (_, known) in zip(spec.counts, shares))]
+            )
+    parts = [found.examples[part] for part in spec.counts]
+    rows.append(["users", *(f"{part.users:,}" for part in parts)])
+    rows.append(["events of history, mean", *(f"{part.history:,.1f}" for part in parts)])
+    rows.append(["without history", *(f"{part.without_history:,}" for part in parts)])
+    rows.append(["candidate is a cold item", *(f"{part.cold:,}" for part in parts)])
+    left_out = [f"{count:,} {reason}" for reason, count in spec.left_out.items() if count]
+    return table(rows) + (f"\nleft out: {', '.join(left_out)}" if left_out else "")
+
+
+def _fields(found: Inspection) -> str:
+    """Each field, and the share of examples in which it is missing, or its value is one that training has not."""
+    spec = found.data.manifest.examples
+    if spec is None:
+        return ""
+    rows = [["field", "kind", "values", "mean", *(f"missing, {part}" for part in spec.counts), "unseen, test"]]
+    for field in spec.fields:
+        missing = [f"{field.missing[part] / max(1, count):.1%}" for part, count in spec.counts.items()]
+        unseen = f"{field.unseen['test'] / max(1, spec.counts['test']):.1%}" if field.unseen else ""
+        values = f"{field.size - FIRST_VALUE:,}" if field.size is not None else ""
+        mean = "" if field.mean is None else f"{math.expm1(field.mean) if field.log1p else field.mean:.4g}"
+        rows.append([field.name, field.kind, values, mean + ("*" if mean and field.log1p else ""), *missing, unseen])
+    return table(rows) + "\n* of log(1 + count), taken back"
+
+
 def _checks(found: Inspection) -> str:
-    files = found.data.manifest.shards + found.data.manifest.tables
+    files = [record for _, record in found.data.files()]
     return (
         f"checked  {len(files)} files, {sum(file.bytes for file in files) / 1e6:,.1f} MB: sizes and sha256 as the manifest says\n"
         f"         {found.rows:,} rows: times in order, parts within their cuts, items and event types known\n"

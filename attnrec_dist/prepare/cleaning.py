@@ -30,6 +30,7 @@ CLOCK = r"[0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?"
 OFFSET = r"(Z|[-+][0-9]{2}(:?[0-9]{2})?)"
 ISO = rf"{DATE}([T ]{CLOCK}( ?{OFFSET})?)?"
 
+UNITS = {"s": 1_000_000, "place": 1_000_000, "ms": 1000, "us": 1}  # microseconds
 FURTHEST = 100_000_000_000  # seconds either side of 1970: beyond it, the unit is wrong
 LARGEST_FLOAT32 = "3.4028234e38"
 
@@ -127,9 +128,9 @@ def microseconds(column: TimestampColumn) -> str:
     if column.unit == "iso":
         return _iso(column.time_zone)
     value = "TRY_CAST(stamp AS DECIMAL(24, 6))"
-    counted = {unit: f"CAST(floor({value} * {factor}) AS BIGINT)" for unit, factor in (("s", 1000000), ("ms", 1000), ("us", 1))}
-    sizes = {"s": FURTHEST, "ms": FURTHEST * 1000, "us": FURTHEST * 1000000}
-    units = [column.unit] if column.unit in sizes else list(sizes)
+    counted = {unit: f"CAST(floor({value} * {factor}) AS BIGINT)" for unit, factor in UNITS.items()}
+    sizes = {"s": FURTHEST, "place": FURTHEST, "ms": FURTHEST * 1000, "us": FURTHEST * 1000000}
+    units = [column.unit] if column.unit in sizes else ["s", "ms", "us"]
     choice = " ".join(f"WHEN abs({value}) < {sizes[unit]} THEN {counted[unit]}" for unit in units)
     numeric = f"WHEN regexp_full_match(stamp, '{DECIMAL}') THEN CASE {choice} END"
     iso = f" ELSE {_iso(column.time_zone)}" if column.unit == "auto" else ""

@@ -62,10 +62,10 @@ class TimestampColumn(Section):
     """`timestamp: ts` is short for `timestamp: {name: ts}`."""
 
     name: str = Field(description="column that holds the time of the event")
-    unit: Literal["auto", "s", "ms", "us", "iso"] = Field(
+    unit: Literal["auto", "s", "ms", "us", "iso", "place"] = Field(
         default="auto",
         description="seconds, milliseconds or microseconds since 1970, or ISO 8601 text. auto: value by value, text with dashes "
-        "is ISO, numbers below 1e11 are s, below 1e14 ms, else us",
+        "is ISO, numbers below 1e11 are s, below 1e14 ms, else us. place: no time but the event's place in its user's history",
     )
     format: str | None = Field(
         default=None, description="strptime pattern such as '%d/%m/%Y %H:%M' for text that is not ISO 8601"
@@ -176,6 +176,12 @@ class SplitSection(Section):
         default=None, description="first moment of the validation part, ISO 8601, for example 2011-09-01"
     )
     test_from: str | None = Field(default=None, description="first moment of the test part, ISO 8601")
+    last: int = Field(
+        default=1,
+        ge=1,
+        description="leave_one_out: how many of a user's last events are test, and as many before them validation; users with no "
+        "event besides are training as a whole",
+    )
     train: float = Field(default=0.8, gt=0, le=1, description="share of the events, the earliest, where no dates are given")
     validation: float = Field(default=0.1, ge=0, lt=1, description="share of the events after those")
     test: float = Field(default=0.1, ge=0, lt=1, description="share of the events after those")
@@ -186,6 +192,8 @@ class SplitSection(Section):
         shares = [key for key in ("train", "validation", "test") if key in self.model_fields_set]
         if self.kind == "leave_one_out" and dates:
             raise ValueError(f"kind leave_one_out has no cuts in time; leave out {' and '.join(dates)}")
+        if self.kind == "time" and self.last != 1:
+            raise ValueError("last is of kind leave_one_out; leave it out, or set kind: leave_one_out")
         if len(dates) == 1:
             raise ValueError(f"{dates[0]} is given alone; give both validation_from and test_from, or neither")
         if dates and shares and (self.train, self.validation, self.test) != (0.8, 0.1, 0.1):
@@ -298,7 +306,7 @@ class PrepareConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _implied_by_lines(cls, tree: Any) -> Any:
-        """Fills in what user_items and pairs leave no choice about, so that it need not be written; see _lines_have_no_times."""
+        """Fills in what user_items and pairs leave no choice about, so that it need not be written; see _places_are_no_times."""
         log = tree.get("input") if isinstance(tree, dict) else None
         if not isinstance(log, dict) or log.get("format") not in LINE_FORMATS:
             return tree
@@ -314,15 +322,16 @@ class PrepareConfig(Section):
         }
 
     @model_validator(mode="after")
-    def _lines_have_no_times(self) -> PrepareConfig:
-        if self.input.format not in LINE_FORMATS:
+    def _places_are_no_times(self) -> PrepareConfig:
+        if not self.has_places:
             return self
-        lines = f"input.format {self.input.format}"
+        is_lines = self.input.format in LINE_FORMATS
+        lines = f"input.format {self.input.format}" if is_lines else "columns.timestamp.unit place"
         if self.split.kind == "time":
             raise ValueError(f"split.kind: time needs times that users share, {lines} has places only; set it to leave_one_out")
         if self.statistics.graph.kind == "basket":
             raise ValueError(f"statistics.graph.kind: {lines} has no baskets, each event its own place; set it to next or none")
-        if self.filters.where:
+        if is_lines and self.filters.where:
             raise ValueError(f"filters.where: {lines} has no numbers; leave it out")
         return self
 
@@ -343,6 +352,11 @@ class PrepareConfig(Section):
         if self.input.end is not None:
             moment(self.input.end, "UTC")
         return self
+
+    @property
+    def has_places(self) -> bool:
+        """Whether the log has no times, only each event's place in its user's history."""
+        return self.input.format in LINE_FORMATS or self.columns.timestamp.unit == "place"
 
     def without_paths(self) -> dict[str, Any]:
         """What the manifest keeps: all that shapes the result, nothing that names this machine."""

@@ -196,8 +196,8 @@ def check_examples(config: PrepareConfig) -> None:
             raise ValueError(
                 f"{where}: a drawn item has no event of its own, so the column would tell the label; use ratio or mean"
             )
-        if feature.kind in ("hour", "weekday") and config.input.format in ("user_items", "pairs"):
-            raise ValueError(f"{where}: input.format {config.input.format} has places instead of times; leave it out")
+        if feature.kind in ("hour", "weekday") and config.has_places:
+            raise ValueError(f"{where}: the log has places instead of times; leave it out")
 
 
 def named_events(config: PrepareConfig) -> dict[str, list[str]]:

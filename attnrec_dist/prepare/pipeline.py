@@ -128,8 +128,8 @@ def filter_and_split(engine: DuckEngine, config: PrepareConfig, left_out: dict[s
     before = count(engine)
     if config.split.kind == "leave_one_out":
         keep_core(engine, config, "true", progress)
-        split = Split(kind="leave_one_out", train_end=None, valid_end=None)
-        engine.table("events", steps.split_leave_one_out(len(config.columns.numeric)))
+        split = Split(kind="leave_one_out", train_end=None, valid_end=None, last=config.split.last)
+        engine.table("events", steps.split_leave_one_out(len(config.columns.numeric), config.split.last))
     else:
         split = cut_times(engine, config)
         engine.table("events", steps.split_in_time(split.train_end or 0, split.valid_end or 0))

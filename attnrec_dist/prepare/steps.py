@@ -77,11 +77,11 @@ def split_in_time(train_end: int, valid_end: int) -> str:
     return f"SELECT *, CAST({part} AS TINYINT) AS part FROM events"
 
 
-def split_leave_one_out(numeric: int) -> str:
-    """Adds `part`: of a user with three events or more the last is test, the one before it validation."""
+def split_leave_one_out(numeric: int, last: int) -> str:
+    """Adds `part`: a user's `last` latest events are test, as many before them validation, if one more is left to train on."""
     latest = ", ".join(f"{column} DESC" for column in ["us", "i", "e", *numbers(numeric)])
     place = f"row_number() OVER (PARTITION BY u ORDER BY {latest})"
-    part = f"CASE WHEN n < 3 OR place > 2 THEN {TRAIN} WHEN place = 2 THEN {VALIDATION} ELSE {TEST} END"
+    part = f"CASE WHEN n <= {2 * last} OR place > {2 * last} THEN {TRAIN} WHEN place > {last} THEN {VALIDATION} ELSE {TEST} END"
     kept = ", ".join(["u", "i", "us", "e", *numbers(numeric)])
     return f"""
         SELECT {kept}, CAST({part} AS TINYINT) AS part

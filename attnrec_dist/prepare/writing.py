@@ -87,7 +87,7 @@ class Writer:
             "num_items": num_items,
             "event_types": facts.event_types,
             "numeric": self.config.columns.numeric,
-            "split": facts.split.model_dump(),
+            "split": facts.split.model_dump(exclude_defaults=True),  # `last` came later
             "filters": self.config.filters.model_dump(mode="json"),
             "statistics": self.config.statistics.model_dump(mode="json"),
         }

@@ -134,7 +134,7 @@ def drawn(events, label):
     }
     counts: dict[str, int] = {}
     ladder, top = [], 0
-    for user, item, second in sorted(
+    for _, item, second in sorted(
         (each for each, part in taken.items() if part == 0), key=lambda each: (each[2], each[1].encode(), order[each[0]])
     ):
         j = counts[item] = counts.get(item, 0) + 1

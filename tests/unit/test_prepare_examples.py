@@ -325,7 +325,7 @@ def test_leave_one_out_knows_items_by_the_training_part_alone(tmp_path):
 def test_mistakes_in_the_config_are_told_before_the_log_is_read(change, message, tmp_path):
     sections = {**LOG, "label": {key: value for key, value in LABELS["follow_up"].items() if key != "tasks"}}
     for name, section in change.items():
-        replaced = name == "label" and "kind" in section or name == "features"
+        replaced = (name == "label" and "kind" in section) or name == "features"
         sections[name] = section if replaced else {**sections.get(name, {}), **section}
     if change == {"split": {"kind": "leave_one_out"}}:
         sections["split"] = change["split"]
