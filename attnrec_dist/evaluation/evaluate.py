@@ -24,6 +24,7 @@ from attnrec_dist.distributed import World
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.evaluation import baselines, metrics
 from attnrec_dist.evaluation.baselines import BaselinesConfig, Events, Histories, Statistics
+from attnrec_dist.evaluation.config import ValidationConfig
 from attnrec_dist.evaluation.ranking import ranks
 from attnrec_dist.evaluation.report import Result, against_the_best, summarise, view_values
 from attnrec_dist.inference.load import score
@@ -63,15 +64,12 @@ class MeasuringConfig(Section):
         return names
 
 
-class EvaluationConfig(MeasuringConfig):
+class EvaluationConfig(MeasuringConfig, ValidationConfig):
     """The `evaluation` section of a run: when to validate as well, and what the result decides."""
 
-    every_epochs: float = Field(1.0, gt=0, description="epochs between validations")
-    every_steps: int | None = Field(None, ge=1, description="steps between validations, instead of every_epochs")
     metric: str = Field(
         "next_basket/all/ndcg@10", description="protocol/policy/metric on validation that chooses the best checkpoint"
     )
-    patience: int | None = Field(None, ge=1, description="validations without gain that end the training; null: never")
 
     @model_validator(mode="after")
     def _measures_what_it_chooses_by(self) -> EvaluationConfig:
