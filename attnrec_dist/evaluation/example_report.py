@@ -16,10 +16,10 @@ from attnrec_dist.evaluation.plots import new_figure, save
 from attnrec_dist.evaluation.predict import Predictions, Thresholds
 
 OF_SCORES = ("auc", "pr_auc", "gauc")  # what a score that is no probability can be measured by
-OF_PROBABILITIES = ("log_loss", "ece")
+OF_PROBABILITIES = ("log_loss",)  # and a constant: its calibration says nothing
 OF_DECISIONS = ("accuracy", "precision", "recall", "f1")
 LEGEND = (
-    "Threshold: the best F1 on validation. GAUC: mean of the users' own AUC, weighted by their examples, over users with both classes.",
+    "* the best of its column. Threshold: the best F1 on validation. GAUC: mean of the users' own AUC, weighted by their examples, over users with both classes.",
     "Share of positives: predicts for everybody what training showed on average. Popularity: the candidate's training events.",
 )
 
@@ -110,22 +110,22 @@ def report(result: ExampleResult) -> str:
         head = f"{result.split} part, task {task}: {each.examples:,} examples, {each.positives:,} positive ({share:.2%}), "
         blocks.append([head + f"{each.users_with_both:,} users with both"])
         metrics = list(next(iter(each.rows.values())))
-        for group in (OF_SCORES + OF_PROBABILITIES, OF_DECISIONS):
+        for group in ((*OF_SCORES, "log_loss", "ece"), OF_DECISIONS):
             told = [metric for metric in metrics if metric in group]
             rows = {row: cells for row, cells in each.rows.items() if not all(math.isnan(cells[metric]) for metric in told)}
             if told and rows:
                 blocks.append(_table(rows, told))
         blocks.append([f"Classification report at threshold {each.threshold:.4f}:", *each.report.splitlines()])
         if each.segments:
-            blocks.append(_table(each.segments, list(next(iter(each.segments.values())))))
+            blocks.append(_table(each.segments, list(next(iter(each.segments.values()))), stars=False))
     return "\n".join("\n".join([*block, ""]) for block in [*blocks, [*LEGEND, *result.notes]])
 
 
-def _table(rows: dict[str, dict[str, float]], columns: list[str]) -> list[str]:
+def _table(rows: dict[str, dict[str, float]], columns: list[str], stars: bool = True) -> list[str]:
     first = max(20, *(len(row) + 2 for row in rows))
     lines = [" " * first + "".join(column.rjust(11) for column in columns)]
     for row, cells in rows.items():
-        numbers = "".join(_cell(cells[column], column, rows).rjust(11) for column in columns)
+        numbers = "".join(_cell(cells[column], column, rows if stars else {}).rjust(11) for column in columns)
         lines.append(row.ljust(first) + numbers)
     return lines
 
@@ -136,8 +136,8 @@ def _cell(value: float, column: str, rows: dict[str, dict[str, float]]) -> str:
     if math.isnan(value):
         return "- "
     told = [cells[column] for cells in rows.values() if not math.isnan(cells[column])]
-    best = max(told) if higher_is_better(column) else min(told)
-    return f"{value:.4f}" + ("*" if value == best and len(rows) > 1 else " ")
+    best = len(told) > 1 and value == (max(told) if higher_is_better(column) else min(told))
+    return f"{value:.4f}" + ("*" if best else " ")
 
 
 def to_json(result: ExampleResult) -> str:

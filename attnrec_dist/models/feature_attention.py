@@ -130,7 +130,7 @@ class Fields(nn.Module):
         self.moment = Moment(config.width) if config.moment else None
         self.tokens = self.pool = None
         if config.history != "none" and self.items is not None:
-            self.tokens = HistoryTokens(spec, self.items, config.width, config.dropout)
+            self.tokens = HistoryTokens(spec, config.width, config.dropout)
             self.pool = HistoryPool(config.history, config.width, config.heads)
         self.candidate = config.candidate
         self.dropout = nn.Dropout(config.dropout)
@@ -163,7 +163,8 @@ class Fields(nn.Module):
             parts.append(self.moment(batch.times)[:, None])
         if self.tokens is not None and self.pool is not None:
             layout = history_layout(batch)
-            pooled, weights = self.pool(candidates, self.tokens(batch, layout), layout)
+            tokens = self.tokens(self.items(batch.items), batch, layout)  # type: ignore[misc]
+            pooled, weights = self.pool(candidates, tokens, layout)
             parts.append(pooled[:, None])
         parts += [part(batch) for part in (self.categorical, self.numeric) if part is not None]
         x = torch.cat(parts, dim=1).index_select(1, self.order)

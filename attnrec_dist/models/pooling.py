@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from attnrec_dist.batch import DataSpec, RankingBatch
 from attnrec_dist.errors import ConfigError
-from attnrec_dist.models.fields import KnownItems
 from attnrec_dist.ops.packed import Layout
 from attnrec_dist.ops.segments import row_means, row_softmax, row_sums
 
@@ -24,22 +23,21 @@ def history_layout(batch: RankingBatch) -> Layout:
 class HistoryTokens(nn.Module):
     """Item + event type + age of the token at the example's moment, each learned."""
 
-    def __init__(self, spec: DataSpec, items: KnownItems, width: int, dropout: float):
+    def __init__(self, spec: DataSpec, width: int, dropout: float):
         super().__init__()
-        self.items = items
         self.events = nn.Embedding(len(spec.event_types), width) if len(spec.event_types) > 1 else None
         self.ages = nn.Embedding(AGES, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, batch: RankingBatch, layout: Layout) -> Tensor:
-        """[T, D]"""
+    def forward(self, items: Tensor, batch: RankingBatch, layout: Layout) -> Tensor:
+        """Vectors of the tokens' items, [T, D] -> [T, D]"""
         seconds = (batch.times.index_select(0, layout.rows) - batch.history_times).clamp(min=0)
         age = (2 * (seconds.double() + 1).log2()).long().clamp(max=AGES - 1)
-        x = self.items(batch.items) + self.ages(age)
+        x = items + self.ages(age)
         if self.events is not None:
             x = x + self.events(batch.events["event"])
-        pooled: Tensor = self.dropout(x)
-        return pooled
+        tokens: Tensor = self.dropout(x)
+        return tokens
 
 
 class TargetAttention(nn.Module):

@@ -58,7 +58,7 @@ class TargetAttentionModel(nn.Module):
         examples = examples_of(spec, config.name)
         self.tasks = tuple(examples.tasks)
         self.items = KnownItems(spec.num_items, config.width, config.unseen)
-        self.tokens = HistoryTokens(spec, self.items, config.width, config.dropout)
+        self.tokens = HistoryTokens(spec, config.width, config.dropout)
         self.reader = ActivationUnit(config) if config.kind == "din" else HistoryTransformer(config)
         categorical = [each for each in examples.fields if each.kind == "categorical"]
         numeric = [each for each in examples.fields if each.kind == "numeric"]
@@ -75,7 +75,8 @@ class TargetAttentionModel(nn.Module):
     def forward(self, batch: RankingBatch, explain: bool = False) -> RankingOutput:
         layout = history_layout(batch)
         candidates = self.items(batch.candidates)  # [B, D]
-        read, weights = self.reader(candidates, self.tokens(batch, layout), layout)  # [B, D], [T]
+        tokens = self.tokens(self.items(batch.items), batch, layout)  # [T, D]
+        read, weights = self.reader(candidates, tokens, layout)  # [B, D], [T]
         parts = [candidates, read, candidates * read, self.moment(batch.times)]
         parts += [part(batch).flatten(1) for part in (self.categorical, self.numeric) if part is not None]
         x = self.body(self.dropout(torch.cat(parts, dim=1)))

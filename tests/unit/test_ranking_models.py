@@ -233,6 +233,7 @@ def test_initial_values_follow_the_seed(name, keys):
     one, same, other = initial(1), initial(1), initial(2)
     assert all(torch.equal(one[key], same[key]) for key in one)
     assert any(not torch.equal(one[key], other[key]) for key in one)
+    assert len({value.data_ptr() for value in one.values()}) == len(one), "a checkpoint holds every tensor once"
 
 
 @every_model
