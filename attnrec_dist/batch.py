@@ -33,6 +33,16 @@ class Batch:
     sample_ids: Tensor  # [B] place in the epoch's numbering; PADDING for stand-ins
     users: Tensor  # [B] user index
 
+    @property
+    def num_tokens(self) -> int:
+        """What is computed on."""
+        raise NotImplementedError
+
+    @property
+    def num_targets(self) -> int:
+        """What is trained, stand-ins left out; of a batch on the host, because it asks the device."""
+        raise NotImplementedError
+
     def to(self: BatchT, device: torch.device | str) -> BatchT:
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
@@ -77,13 +87,13 @@ class SequenceBatch(Batch):
 
     @property
     def num_targets(self) -> int:
-        """Targets that weigh anything; asks the device, so it is for batches on the host."""
+        """Targets that weigh anything."""
         return int(torch.count_nonzero(self.target_weight))
 
 
 @dataclass
 class RankingBatch(Batch):
-    """A packed micro-batch of labelled examples. Row b's history, which may be empty, owns tokens offsets[b] to offsets[b + 1]."""
+    """A packed micro-batch of labelled examples. Row b's history owns tokens offsets[b] to offsets[b + 1], which may be none."""
 
     candidates: Tensor  # [B] item index; V and above: an item that training never showed
     times: Tensor  # [B] unix seconds: the moment of the example; everything here was known before it
@@ -107,7 +117,7 @@ class RankingBatch(Batch):
 
     @property
     def num_targets(self) -> int:
-        """Real examples; asks the device, so it is for batches on the host."""
+        """Real examples."""
         return int(torch.count_nonzero(self.sample_ids >= 0))
 
 

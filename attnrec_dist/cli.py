@@ -94,13 +94,21 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--data", help="the data set, instead of data.path")
     train.add_argument("--print_config", action="store_true", help="print the complete configuration and stop")
 
-    evaluate = _command(commands, "evaluate", "measure a run: ranks of the whole catalogue beside baselines, or a classification report", evaluate_command, evaluation_keys)
+    evaluate = _command(
+        commands,
+        "evaluate",
+        "measure a run: ranks of the whole catalogue beside baselines, or a classification report",
+        evaluate_command,
+        evaluation_keys,
+    )
     evaluate.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
     evaluate.add_argument("--split", choices=["validation", "test"], default="test")
     evaluate.add_argument("--checkpoint", default="best", help="best, last, or a name such as step-00000100 (default: best)")
     evaluate.add_argument("--data", help="the data set, instead of the run's data.path")
     evaluate.add_argument("--output", type=Path, help="write the figures to this JSON file too")
-    evaluate.add_argument("--per_view", type=Path, help="write each customer's values, or each example's probability, to this Parquet file")
+    evaluate.add_argument(
+        "--per_view", type=Path, help="write each customer's values, or each example's probability, to this Parquet file"
+    )
 
     recommend = _command(commands, "recommend", "the best items for customers, to Parquet", recommend_command)
     recommend.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)

@@ -19,7 +19,6 @@ from attnrec_dist.losses import DEFAULT, loss_config_class, loss_task
 from attnrec_dist.models import model_config_class, model_task
 from attnrec_dist.settings import Section, apply_overrides, build, read_yaml
 
-
 OF_NEXT_ITEM = ("basket", "target_events", "windows", "targets", "context")  # keys of `data` without meaning for ranking
 
 
@@ -53,7 +52,7 @@ class RunConfig(Section):
             given = [key for key in OF_NEXT_ITEM if getattr(self.data, key) != DataConfig.model_fields[key].default]
             if given:
                 raise ValueError(
-                    f"data.{given[0]}: says which samples next_item trains; the samples of model {self.model.name} are the labelled "
+                    f"data.{given[0]}: says which samples next_item trains; those of model {self.model.name} are the labelled "
                     "examples that prepare made: leave it out"
                 )
         return self

@@ -41,7 +41,7 @@ MODELS: dict[str, dict[str, Any]] = {  # what is changed in the configuration's 
     "uniform": {"attention": "uniform"},
     "target attention": {"name": "target_attention"},
 }
-OF_TARGET_ATTENTION = ("width", "dropout", "unseen")  # keys that both models have
+OF_TARGET_ATTENTION = ("width", "moment", "dropout", "unseen")  # keys that both models have
 INVERSE_PENALTIES = (0.01, 0.1, 1.0)  # logistic regression's C
 ROUNDS, LEARNING_RATE = 500, 0.1  # boosting
 RESAMPLES = 1000
@@ -120,7 +120,8 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 
 def logistic(data: DataSet, x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], list[Predict]]:
-    """Numbers logarithmic where they are counts, less their median, over their quartiles' distance, at most 5, with a column each for missing; codes one-hot."""
+    """Numbers (counts as logarithms) less their median, over the distance of their quartiles, cut at 5, with a column each for
+    missing; codes one-hot."""
     fields = data.manifest.examples.fields  # type: ignore[union-attr]
     numeric = [place for place, field in enumerate(fields) if field.kind == "numeric"]
     codes = [place for place, field in enumerate(fields) if field.kind == "categorical"]

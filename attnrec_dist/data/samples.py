@@ -125,7 +125,9 @@ class ExampleSamples:
 def fields_of(found: Examples, standins: int) -> dict[str, torch.Tensor]:
     """{name: [B]}: codes as int64, which embeddings take, numbers as float32."""
     return {
-        name: with_standins(values, np.nan, standins) if values.dtype.kind == "f" else with_standins(values, MISSING, standins).long()
+        name: with_standins(values, np.nan, standins)
+        if values.dtype.kind == "f"
+        else with_standins(values, MISSING, standins).long()
         for name, values in found.fields.items()
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,9 @@ class Run:
         found = self.task.validate(objective.model)  # type: ignore[arg-type]
         if found is None:
             return False
-        self.metrics.log(progress.step, **{f"eval/{name}": value for name, value in found.values.items() if value == value})
+        self.metrics.log(
+            progress.step, **{f"eval/{name}": value for name, value in found.values.items() if not math.isnan(value)}
+        )
         self.metrics.flush()
         if found.kept:
             progress.extra = {"step": progress.step, **found.kept}

@@ -19,7 +19,8 @@ OF_SCORES = ("auc", "pr_auc", "gauc")  # what a score that is no probability can
 OF_PROBABILITIES = ("log_loss",)  # and a constant: its calibration says nothing
 OF_DECISIONS = ("accuracy", "precision", "recall", "f1")
 LEGEND = (
-    "* the best of its column. Threshold: the best F1 on validation. GAUC: mean of the users' own AUC, weighted by their examples, over users with both classes.",
+    "* the best of its column. Threshold: the best F1 on validation.",
+    "GAUC: mean of the users' own AUC, weighted by their examples, over users with both classes.",
     "Share of positives: predicts for everybody what training showed on average. Popularity: the candidate's training events.",
 )
 
@@ -165,7 +166,9 @@ def draw_reliability(found: Predictions, png: Path) -> None:
         upper, lower = axes[0][column], axes[1][column]
         upper.plot([0, 1], [0, 1], color="black", linestyle=":", linewidth=1, label="perfectly calibrated")
         upper.plot(shown.predicted, shown.observed, marker="o", color="tab:blue", label="bins of width 1/15")
-        upper.set(title=f"{task}, {found.samples.examples.part} part", ylabel="observed share of positives", xlim=(0, 1), ylim=(0, 1))
+        upper.set(
+            title=f"{task}, {found.samples.examples.part} part", ylabel="observed share of positives", xlim=(0, 1), ylim=(0, 1)
+        )
         upper.legend(frameon=False, fontsize="small")
         lower.bar(shown.predicted, shown.count, width=0.04, color="tab:gray")
         lower.set(xlabel="predicted probability", ylabel="examples", yscale="log")

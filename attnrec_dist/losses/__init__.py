@@ -1,7 +1,8 @@
 """The losses, by name. A new one is a file here and a line in LOSSES: docs/add-a-loss.md.
 
-A loss is of a task, as models are: `task` (next_item where it says nothing). It is an nn.Module made as `Loss(config, spec)`, with a settings section `Config` and `forward(output, batch, table) ->
-(sum, weight)`: fp32 scalars (float64 in a float64 run). It never divides; the engine does, by the weight of all ranks.
+A loss is an nn.Module made as `Loss(config, spec)`, with a settings section `Config` and `forward(output, batch, table) ->
+(sum, weight)`: fp32 scalars (float64 in a float64 run). It never divides; the engine does, by the weight of all ranks. Its `task`
+says whose outputs it takes, next_item where it says nothing; for ranking `table` is None.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ CANDIDATE, MOMENT, HISTORY = "candidate", "moment", "history"
 class FeatureAttentionConfig(Section):
     name: Literal["feature_attention"] = "feature_attention"
     width: int = Field(32, ge=1, description="width D of every field's vector; a multiple of heads")
-    heads: int = Field(4, ge=1, description="heads of the self-attention over the fields")
+    heads: int = Field(2, ge=1, description="heads of the self-attention over the fields")
     blocks: int = Field(1, ge=1, description="blocks of self-attention over the fields, before e")
     feed_forward: int = Field(2, ge=1, description="inner width of a block's feed-forward network, as a multiple of the width")
     attention: Literal["softmax", "uniform"] = Field("softmax", description="alpha = softmax(e), or 1 / K for all: the ablation")
@@ -60,7 +60,10 @@ class FeatureAttentionConfig(Section):
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="share of vectors' entries set to zero in training")
     unseen: float = Field(
-        0.01, ge=0, lt=1, description="share of items and categorical values shown as unseen in training, to learn what that means"
+        0.01,
+        ge=0,
+        lt=1,
+        description="share of items and categorical values shown as unseen in training, to learn what that means",
     )
 
 
@@ -83,7 +86,7 @@ class FeatureAttention(nn.Module):
         )
         self.norm = nn.LayerNorm(config.width) if needs_h else None
         self.score = nn.Linear(config.width, 1, bias=False) if config.attention == "softmax" else None
-        self.heads = nn.ModuleList(head(config.width, config.head_width, config.dropout) for _ in self.tasks)
+        self.heads = nn.ModuleList(head(config.width, config.head_width) for _ in self.tasks)
         reset_ranking_parameters(self)
         self.bias = nn.Parameter(torch.tensor(prior_logits(examples)))
 
@@ -118,6 +121,8 @@ class FeatureAttention(nn.Module):
 class Fields(nn.Module):
     """All fields of an example, those that share the sum first: `shared` are their names, `names` those of all."""
 
+    order: Tensor
+
     def __init__(self, config: FeatureAttentionConfig, spec: DataSpec):
         super().__init__()
         declared = examples_of(spec, config.name).fields
@@ -146,7 +151,9 @@ class Fields(nn.Module):
     def _check(made: list[str], context: list[str]) -> None:
         twice = sorted({name for name in made if made.count(name) > 1})
         if twice:
-            raise ConfigError(f"a feature is called {twice[0]}, as the built-in field is; rename it under `features` and prepare again")
+            raise ConfigError(
+                f"a feature is called {twice[0]}, as the built-in field is; rename it under `features` and prepare again"
+            )
         unknown = [name for name in context if name not in made]
         if unknown:
             raise ConfigError(f"model.context: there is no field {unknown[0]!r}; known: {', '.join(made)}")
@@ -200,8 +207,8 @@ class FieldBlock(nn.Module):
         return result
 
 
-def head(width: int, hidden: int, dropout: float) -> nn.Module:
+def head(width: int, hidden: int) -> nn.Module:
     """M: [..., D] -> [..., 1]"""
     if not hidden:
         return Output(width)
-    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), Output(hidden))
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), Output(hidden))

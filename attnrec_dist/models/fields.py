@@ -27,6 +27,8 @@ INITIAL_STD = 0.1  # of all vectors: a sum or an attention over a handful of the
 class CategoricalFields(nn.Module):
     """Codes -> vectors: one table for all fields, so that one gather serves them all."""
 
+    starts: Tensor
+
     def __init__(self, fields: Sequence[Any], width: int, unseen: float):
         super().__init__()
         self.names = tuple(each.name for each in fields)
@@ -54,6 +56,12 @@ class NumericFields(nn.Module):
     The bins (after Gorishniy et al. 2022, section 3.2) follow any shape, u keeps their order, s tells values beyond the last
     quantile apart. Everything is bounded: an infinite v is as far as the largest.
     """
+
+    boundaries: Tensor
+    counts: Tensor
+    mean_std: Tensor
+    is_count: Tensor
+    starts: Tensor
 
     def __init__(self, fields: Sequence[Any], width: int):
         super().__init__()

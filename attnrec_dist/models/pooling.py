@@ -1,4 +1,4 @@
-"""A history as one vector, seen by the example that it belongs to. B examples, T tokens of all histories, D width: see batch.py."""
+"""A history as one vector, for the example that it belongs to. B examples, T tokens of all histories, D width: see batch.py."""
 
 from __future__ import annotations
 

@@ -43,9 +43,13 @@ class TargetAttentionConfig(Section):
     heads: int = Field(2, ge=1, description="transformer: attention heads")
     blocks: int = Field(1, ge=1, description="transformer: blocks over the history")
     layers: list[int] = Field([128, 64], min_length=1, description="hidden widths of the MLP")
+    moment: bool = Field(True, description="hour and weekday as a field")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of vectors' entries set to zero in training")
     unseen: float = Field(
-        0.01, ge=0, lt=1, description="share of items and categorical values shown as unseen in training, to learn what that means"
+        0.01,
+        ge=0,
+        lt=1,
+        description="share of items and categorical values shown as unseen in training, to learn what that means",
     )
 
 
@@ -64,8 +68,8 @@ class TargetAttentionModel(nn.Module):
         numeric = [each for each in examples.fields if each.kind == "numeric"]
         self.categorical = CategoricalFields(categorical, config.width, config.unseen) if categorical else None
         self.numeric = NumericFields(numeric, config.width) if numeric else None
-        self.moment = Moment(config.width)
-        inputs = (4 + len(examples.fields)) * config.width  # candidate, what it read, their product, moment, fields
+        self.moment = Moment(config.width) if config.moment else None
+        inputs = (3 + config.moment + len(examples.fields)) * config.width  # candidate, what it read, their product, fields
         self.dropout = nn.Dropout(config.dropout)
         self.body = mlp(inputs, config.layers, config.dropout)
         self.heads = nn.ModuleList(Output(config.layers[-1]) for _ in self.tasks)
@@ -77,7 +81,9 @@ class TargetAttentionModel(nn.Module):
         candidates = self.items(batch.candidates)  # [B, D]
         tokens = self.tokens(self.items(batch.items), batch, layout)  # [T, D]
         read, weights = self.reader(candidates, tokens, layout)  # [B, D], [T]
-        parts = [candidates, read, candidates * read, self.moment(batch.times)]
+        parts = [candidates, read, candidates * read]
+        if self.moment is not None:
+            parts.append(self.moment(batch.times))
         parts += [part(batch).flatten(1) for part in (self.categorical, self.numeric) if part is not None]
         x = self.body(self.dropout(torch.cat(parts, dim=1)))
         logits = {}

@@ -168,7 +168,9 @@ def test_standins_are_rows_of_one_token_that_weigh_nothing():
         assert batch.offsets.diff()[-extra:].tolist() == [1] * extra
         assert batch.target_weight[-extra:].tolist() == [0.0] * extra
         assert batch.users[-extra:].tolist() == [PADDING] * extra
-        assert float(batch.target_weight.sum()) == pytest.approx(float(steps.samples.index.queries(np.array(ids)).sum()), abs=1e-6)
+        assert float(batch.target_weight.sum()) == pytest.approx(
+            float(steps.samples.index.queries(np.array(ids)).sum()), abs=1e-6
+        )
 
 
 def test_the_order_inside_a_batch_is_the_order_asked_for():

@@ -31,7 +31,7 @@ VARIANTS = {
         {"candidate": False, "history": "none", "moment": False, "context": ["colour"]},
         {"context": ["moment", "history", "price"]},
     ],
-    "target_attention": [{"kind": "transformer", "width": 8, "blocks": 2}],
+    "target_attention": [{"kind": "transformer", "width": 8, "blocks": 2, "moment": False}],
 }
 RANKING = [name for name in MODELS if model_task(name) == "ranking"]
 CASES = [(name, keys) for name in RANKING for keys in [{}, *VARIANTS.get(name, [])]]
@@ -245,7 +245,10 @@ def test_every_key_says_what_it_means(name, keys):
 def test_uniform_is_the_ablation_of_alpha_alone():
     """Same parameters under the same names and shapes, but for what makes e."""
     full, ablated = (
-        {key: value.shape for key, value in make_model("feature_attention", {"attention": kind, "combine": "inputs"}).named_parameters()}
+        {
+            key: value.shape
+            for key, value in make_model("feature_attention", {"attention": kind, "combine": "inputs"}).named_parameters()
+        }
         for kind in ("softmax", "uniform")
     )
     assert full.keys() - ablated.keys() == {"score.weight"}
