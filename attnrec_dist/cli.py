@@ -110,6 +110,19 @@ def make_parser() -> argparse.ArgumentParser:
         "--per_view", type=Path, help="write each customer's values, or each example's probability, to this Parquet file"
     )
 
+    compare = _command(commands, "compare", "which of two or more runs is better, and how surely", compare_command)
+    compare.add_argument(
+        "run_dirs", metavar="RUN_DIR", nargs="*", type=Path, help="two runs or more, tested on the same data set"
+    )
+    compare.add_argument(
+        "--metric", nargs="+", help="such as ndcg@10 or period/new/recall@20 (default: what chose the first run's checkpoint)"
+    )
+    compare.add_argument("--split", choices=["validation", "test"], default="test")
+    compare.add_argument("--checkpoint", default="best", help="best, last, or a name such as step-00000100 (default: best)")
+    compare.add_argument("--data", help="the data set, instead of the runs' data.path")
+    compare.add_argument("--output", type=Path, help="write everything to this JSON file too")
+    compare.add_argument("--plot", type=Path, help="draw the differences with their intervals to this PNG")
+
     recommend = _command(commands, "recommend", "the best items for customers, to Parquet", recommend_command)
     recommend.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
     recommend.add_argument("--output", type=Path, help="the Parquet file to write (required)")
@@ -142,7 +155,13 @@ def make_parser() -> argparse.ArgumentParser:
 def _usage(command: argparse.ArgumentParser) -> str:
     """What must be given stands without brackets; for argparse all is optional, so that --help works without it."""
     usage = command.format_usage().removeprefix("usage: ")
-    for required in ("CONFIG.yaml", "RUN_DIR", "DATA_DIR", *(["--output OUTPUT"] if command.prog.endswith(" recommend") else [])):
+    for required in (
+        "CONFIG.yaml",
+        "RUN_DIR ...",
+        "RUN_DIR",
+        "DATA_DIR",
+        *(["--output OUTPUT"] if command.prog.endswith(" recommend") else []),
+    ):
         usage = usage.replace(f"[{required}]", required)
     return usage.strip()
 
@@ -305,6 +324,20 @@ def evaluate_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     run_dir = _required(arguments.run_dir, "RUN_DIR", "evaluate")
     keys = ("split", "checkpoint", "data", "output", "per_view")
     evaluate_run(run_dir, Request(**{key: getattr(arguments, key) for key in keys}), parse_overrides(rest))
+    return ExitCode.DONE
+
+
+# compare
+
+
+def compare_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from attnrec_dist.engine.compare_runs import Request, compare_runs
+
+    _no_more(rest)
+    if not arguments.run_dirs:
+        _required(None, "RUN_DIR", "compare")
+    keys = ("metric", "split", "checkpoint", "data", "output", "plot")
+    compare_runs(arguments.run_dirs, Request(**{key: getattr(arguments, key) for key in keys}))
     return ExitCode.DONE
 
 

@@ -17,6 +17,7 @@ from attnrec_dist.data.examples import ExampleSet
 from attnrec_dist.data.samples import ExampleSamples
 from attnrec_dist.data.views import Part, find_views
 from attnrec_dist.distributed import World
+from attnrec_dist.engine.identity import identity, stamped
 from attnrec_dist.engine.strategy import Strategy
 from attnrec_dist.errors import ConfigError, MissingExtraError, StorageError
 from attnrec_dist.evaluation import example_report
@@ -61,7 +62,7 @@ def evaluate_run(run_dir: Path, request: Request, overrides: dict[str, Any]) -> 
     trained = world.together(lambda: load_model(run_dir, request.checkpoint, request.data, world.device, task=None))
     test = {"next_item": tested_next_item, "ranking": tested_ranking}[model_task(trained.tree["model"]["name"])]
     answer = test(trained, request, overrides, world)
-    world.on_main(lambda: tell(answer, trained.checkpoint.name, request))
+    world.on_main(lambda: tell(answer, trained, request))
     strategy.close()
     return answer
 
@@ -130,9 +131,9 @@ def evaluation_config(kind: type[Section], tree: dict[str, Any], overrides: dict
     return build(keys, apply_overrides({"evaluation": kept}, overrides), where, overrides).evaluation  # type: ignore[attr-defined]
 
 
-def tell(answer: Answer, checkpoint: str, request: Request) -> None:
+def tell(answer: Answer, trained: TrainedModel, request: Request) -> None:
     """Prints the table to stdout; writes JSON, Parquet and the picture where asked."""
-    print(f"checkpoint {checkpoint}", file=sys.stderr)
+    print(f"checkpoint {trained.checkpoint.name}", file=sys.stderr)
     if sys.stdout.isatty():
         from rich.console import Console
 
@@ -144,7 +145,7 @@ def tell(answer: Answer, checkpoint: str, request: Request) -> None:
     if request.per_view:
         partial = request.per_view.with_name(f".{request.per_view.name}.partial")
         try:
-            pq.write_table(answer.per_view(), partial)
+            pq.write_table(stamped(answer.per_view(), identity(trained, request.split)), partial)
             partial.replace(request.per_view)
         except OSError as error:
             partial.unlink(missing_ok=True)

@@ -193,7 +193,7 @@ class Ranked:
             owner = np.concatenate([self.users, self.num_users + other.users])
             pooled = Sorted.of(ranks, np.concatenate([self.positive, other.positive]), owner)
             self._last_pooled = (other, pooled)
-        return pooled  # type: ignore[no-any-return]
+        return pooled
 
     def influence(self) -> np.ndarray:
         hits, misses = (each[0] for each in self._sorted.weighed(np.ones((1, self.num_users))))

@@ -122,22 +122,26 @@ class Tested:
     measured: dict[str, Measured]  # the model first
 
     def per_view(self, data: DataSet) -> pa.Table:
-        """One row a recommender, protocol, policy and customer; one column a metric, null where nothing was relevant."""
-        parts = []
-        for recommender, measured in self.measured.items():
-            values = measured.values()
-            for part in measured.ranks:
-                protocol, policy = part.split("/")
-                users = measured.users[protocol]
-                columns: dict[str, Any] = {
-                    "recommender": [recommender] * len(users),
-                    "protocol": [protocol] * len(users),
-                    "policy": [policy] * len(users),
-                    "user": data.users()["id"].take(pa.array(users)),
-                }
-                columns |= {metric: pa.array(values[f"{part}/{metric}"], from_pandas=True) for metric in measured.metrics}
-                parts.append(pa.table(columns))
-        return pa.concat_tables(parts)
+        return per_view(self.measured, data)
+
+
+def per_view(of: dict[str, Measured], data: DataSet) -> pa.Table:
+    """One row a recommender, protocol, policy and customer; one column a metric, null where nothing was relevant."""
+    parts = []
+    for recommender, measured in of.items():
+        values = measured.values()
+        for part in measured.ranks:
+            protocol, policy = part.split("/")
+            users = measured.users[protocol]
+            columns: dict[str, Any] = {
+                "recommender": [recommender] * len(users),
+                "protocol": [protocol] * len(users),
+                "policy": [policy] * len(users),
+                "user": data.users()["id"].take(pa.array(users)),
+            }
+            columns |= {metric: pa.array(values[f"{part}/{metric}"], from_pandas=True) for metric in measured.metrics}
+            parts.append(pa.table(columns))
+    return pa.concat_tables(parts)
 
 
 def evaluate_beside_baselines(
