@@ -110,18 +110,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--per_view", type=Path, help="write each customer's values, or each example's probability, to this Parquet file"
     )
 
-    compare = _command(commands, "compare", "which of two or more runs is better, and how surely", compare_command)
-    compare.add_argument(
-        "run_dirs", metavar="RUN_DIR", nargs="*", type=Path, help="two runs or more, tested on the same data set"
-    )
-    compare.add_argument(
-        "--metric", nargs="+", help="such as ndcg@10 or period/new/recall@20 (default: what chose the first run's checkpoint)"
-    )
-    compare.add_argument("--split", choices=["validation", "test"], default="test")
-    compare.add_argument("--checkpoint", default="best", help="best, last, or a name such as step-00000100 (default: best)")
-    compare.add_argument("--data", help="the data set, instead of the runs' data.path")
-    compare.add_argument("--output", type=Path, help="write everything to this JSON file too")
-    compare.add_argument("--plot", type=Path, help="draw the differences with their intervals to this PNG")
+    _add_compare(commands)
 
     recommend = _command(commands, "recommend", "the best items for customers, to Parquet", recommend_command)
     recommend.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
@@ -150,6 +139,21 @@ def make_parser() -> argparse.ArgumentParser:
     for command in commands.choices.values():
         command.usage = _usage(command)
     return parser
+
+
+def _add_compare(commands: Any) -> None:
+    compare = _command(commands, "compare", "which of two or more runs is better, and how surely", compare_command)
+    compare.add_argument(
+        "run_dirs", metavar="RUN_DIR", nargs="*", type=Path, help="two runs or more, tested on the same data set"
+    )
+    compare.add_argument(
+        "--metric", nargs="+", help="such as ndcg@10 or period/new/recall@20 (default: what chose the first run's checkpoint)"
+    )
+    compare.add_argument("--split", choices=["validation", "test"], default="test")
+    compare.add_argument("--checkpoint", default="best", help="best, last, or a name such as step-00000100 (default: best)")
+    compare.add_argument("--data", help="the data set, instead of the runs' data.path")
+    compare.add_argument("--output", type=Path, help="write everything to this JSON file too")
+    compare.add_argument("--plot", type=Path, help="draw the differences with their intervals to this PNG")
 
 
 def _usage(command: argparse.ArgumentParser) -> str:
