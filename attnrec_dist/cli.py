@@ -111,6 +111,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
 
     _add_compare(commands)
+    _add_explain(commands)
 
     recommend = _command(commands, "recommend", "the best items for customers, to Parquet", recommend_command)
     recommend.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
@@ -156,6 +157,23 @@ def _add_compare(commands: Any) -> None:
     compare.add_argument("--plot", type=Path, help="draw the differences with their intervals to this PNG")
 
 
+def _add_explain(commands: Any) -> None:
+    explain = _command(commands, "explain", "which features and past behaviours a model weighed, checked", explain_command)
+    explain.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
+    explain.add_argument("--output", type=Path, help="the directory for index.html and weights.png (required)")
+    explain.add_argument("--users", nargs="+", metavar="ID", help="show the newest examples of these customers")
+    explain.add_argument(
+        "--show", type=int, default=8, metavar="N", help="without --users: examples of the sample that are shown"
+    )
+    explain.add_argument(
+        "--sample", type=int, default=2000, metavar="N", help="examples that means and check are over (default: 2000)"
+    )
+    explain.add_argument("--seed", type=int, default=0, help="of the sample and of what is changed at random (default: 0)")
+    explain.add_argument("--split", choices=["validation", "test"], default="test")
+    explain.add_argument("--checkpoint", default="best", help="best, last, or a name such as step-00000100 (default: best)")
+    explain.add_argument("--data", help="the data set, instead of the run's data.path")
+
+
 def _usage(command: argparse.ArgumentParser) -> str:
     """What must be given stands without brackets; for argparse all is optional, so that --help works without it."""
     usage = command.format_usage().removeprefix("usage: ")
@@ -164,7 +182,7 @@ def _usage(command: argparse.ArgumentParser) -> str:
         "RUN_DIR ...",
         "RUN_DIR",
         "DATA_DIR",
-        *(["--output OUTPUT"] if command.prog.endswith(" recommend") else []),
+        *(["--output OUTPUT"] if command.prog.endswith((" recommend", " explain")) else []),
     ):
         usage = usage.replace(f"[{required}]", required)
     return usage.strip()
@@ -342,6 +360,20 @@ def compare_command(arguments: argparse.Namespace, rest: list[str]) -> int:
         _required(None, "RUN_DIR", "compare")
     keys = ("metric", "split", "checkpoint", "data", "output", "plot")
     compare_runs(arguments.run_dirs, Request(**{key: getattr(arguments, key) for key in keys}))
+    return ExitCode.DONE
+
+
+# explain
+
+
+def explain_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from attnrec_dist.engine.explain_run import Request, explain_run
+
+    _no_more(rest)
+    run_dir = _required(arguments.run_dir, "RUN_DIR", "explain")
+    _required(arguments.output, "--output DIR", "explain")
+    keys = ("output", "users", "split", "checkpoint", "data", "show", "sample", "seed")
+    explain_run(run_dir, Request(**{key: getattr(arguments, key) for key in keys}))
     return ExitCode.DONE
 
 
