@@ -14,15 +14,28 @@ from attnrec_dist.data.examples import ExampleSet
 from attnrec_dist.data.views import Part
 from attnrec_dist.errors import ConfigError, MissingExtraError, StorageError
 from attnrec_dist.evaluation.evaluate import threads
-from attnrec_dist.evaluation.explanation import Picture, cases, chosen_to_show, mean_weights, told, weights_by_event
+from attnrec_dist.evaluation.explanation import (
+    Listed,
+    Picture,
+    cases,
+    chosen_to_show,
+    mean_weights,
+    of_experts,
+    told,
+    weights_by_event,
+)
 from attnrec_dist.evaluation.explanation_page import page
 from attnrec_dist.evaluation.explanation_plots import heat_map
 from attnrec_dist.evaluation.faithfulness import of_events, of_fields
 from attnrec_dist.inference.explain import Explained, Words, batches, explain, moved_by_events, moved_by_fields
+from attnrec_dist.inference.histories import stored_histories
 from attnrec_dist.inference.load import TrainedModel, load_model
+from attnrec_dist.inference.recommend import Recommender
 from attnrec_dist.run_dir import write_whole
 
 MOST_OF_A_USER = 5  # newest examples of a customer who was asked for
+MOST_LISTS = 500  # customers whose lists are made
+LIST_LENGTH = 3
 DRAWS = 3  # other examples, or other events, that a change is averaged over
 PAGE, HEAT_MAP = "index.html", "weights.png"
 
@@ -71,9 +84,11 @@ def explain_run(run_dir: Path, request: Request) -> Picture:
 def pictured(trained: TrainedModel, request: Request) -> Picture:
     """What the model of a run looked at."""
     name = str(trained.tree["model"]["name"])
+    if hasattr(trained.model, "answer"):
+        return of_lists(trained, request)
     if getattr(trained.model, "task", "next_item") != "ranking":
         raise ConfigError(
-            f"{trained.run_dir.config}: model {name} gives no weights of fields; explain is for models of the ranking task"
+            f"{trained.run_dir.config}: model {name} gives no weights to look at; those of the ranking task and mixture do"
         )
     part: ExamplePart = request.split
     examples = ExampleSet.open(trained.data, part)
@@ -124,6 +139,35 @@ def of_sample(
         top, others = moved_by_events(model, parts, explained, trained.device, DRAWS, seed)
         picture.faithfulness.append(of_events(top, others, explained.users, seed))
     return picture, explained
+
+
+def of_lists(trained: TrainedModel, request: Request) -> Picture:
+    """What the experts of a mixture had to say of the items that customers would be shown at the end of the log."""
+    data, recommender = trained.data, Recommender(trained)
+    if request.users is None:
+        users = sample(data.num_rows, min(request.sample, MOST_LISTS), request.seed)
+        names = [str(each) for each in data.users()["id"].take(users).to_pylist()]
+    else:
+        names = request.users
+        unknown = [name for name, index in zip(names, data.user_index(names)) if index < 0]
+        if unknown:
+            raise ConfigError(f"--users: {', '.join(unknown[:5])}: not among the customers of {data.path}")
+    found: list[Listed] = []
+    for histories in stored_histories(data, names):
+        known = histories.known_only(data.manifest.num_items)
+        lists = [best for some in recommender.lists(known, LIST_LENGTH, np.empty(0, np.int64), False) for best in some]
+        for place, best in enumerate(lists):
+            had = set(data.item_ids(np.unique(known.part(place, place + 1).items)))
+            found += [Listed(known.names[place], each, each.item in had) for each in best if each.shares]
+    if not found:
+        raise ConfigError(f"{data.path}: none of these customers has an event of a known item, so no expert was asked")
+    picture = of_experts(found, request.show if request.users is None else len(names))
+    picture.title = f"What {trained.run_dir.path.name} looked at"
+    picture.subtitle = (
+        f"Model {trained.tree['model']['name']}, {trained.checkpoint.name}, the first {LIST_LENGTH} items of {len(names):,} "
+        f"customers' lists at the end of the log"
+    )
+    return picture
 
 
 def of_customers(examples: ExampleSet, names: list[str]) -> np.ndarray:

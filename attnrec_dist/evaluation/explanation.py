@@ -12,6 +12,7 @@ import numpy as np
 
 from attnrec_dist.evaluation.faithfulness import Faithfulness
 from attnrec_dist.inference.explain import Explained, Words, ago, moment
+from attnrec_dist.inference.recommend import Recommendation
 
 EVENTS_TOLD = 5
 
@@ -27,12 +28,12 @@ class Told:
 
 @dataclass(frozen=True)
 class Case:
-    """One example, readable."""
+    """One example, or one item of a list, readable."""
 
     user: str
     item: str
     when: str
-    label: str  # what happened
+    label: str  # what happened; of an item in a list the reason for it
     probability: float
     fields: list[Told]  # in the model's order; empty where it weighs none
     events: list[Told]  # the highest weights first, at most EVENTS_TOLD
@@ -57,6 +58,7 @@ class Picture:
     faithfulness: list[Faithfulness] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     cases: list[Case] = field(default_factory=list)
+    inputs: str = "field"  # what the weights are of
 
 
 def segments(explained: Explained, num_items: int) -> dict[str, np.ndarray]:
@@ -135,12 +137,58 @@ def _events_of(explained: Explained, words: Words, place: int) -> list[Told]:
     ]
 
 
+@dataclass(frozen=True)
+class Listed:
+    """One item of one customer's list, as a mixture of experts made it."""
+
+    user: str
+    item: Recommendation
+    had_before: bool
+
+
+EXPERTS_SAY = {
+    "sequence": "what such histories go on with",
+    "copy": "what the customer had before",
+    "trend": "what everybody buys these days",
+    "graph": "what goes with the customer's items",
+}
+
+
+def of_experts(listed: list[Listed], customers: int) -> Picture:
+    """The experts' shares of each item's probability; the lists of the first customers are shown."""
+    experts = tuple(listed[0].item.shares)
+    shares = np.array([[each.item.shares[name] for name in experts] for each in listed])
+    had = np.array([each.had_before for each in listed])
+    parts = {"all": np.ones(len(listed), bool), "item had before": had, "item new to the customer": ~had}
+    picture = Picture(title="", task="next item", subtitle="", field_names=experts, inputs="expert")
+    picture.segments = {name: (int(of.sum()), shares[of].mean(0)) for name, of in parts.items() if of.any()}
+    picture.notes.append(
+        "Nothing is to be checked here: an item's probability is the sum of what each expert gives it, so the shares are exact."
+    )
+    first = list(dict.fromkeys(each.user for each in listed))[:customers]
+    picture.cases = [
+        Case(
+            user=each.user,
+            item=(each.item.title or "").strip() or each.item.item,
+            when=f"place {each.item.rank} of the list",
+            label=each.item.because,
+            probability=each.item.score,
+            fields=[Told(name, EXPERTS_SAY.get(name, ""), share) for name, share in each.item.shares.items()],
+            events=[],
+            num_events=0,
+        )
+        for each in listed
+        if each.user in first
+    ]
+    return picture
+
+
 def told(picture: Picture, most: int = 3) -> str:
     """The picture as text: fields with their weights in each segment, faithfulness, each example's highest weights."""
     blocks = [_segment_table(picture), [each.sentence for each in picture.faithfulness] + picture.notes]
     for case in picture.cases:
         lines = [f"{case.title} ({case.when}), probability {case.probability:.3f}, {case.label}"]
-        for of, inputs in (("fields", case.fields), (f"{case.num_events} past events", case.events)):
+        for of, inputs in ((f"{picture.inputs}s", case.fields), (f"{case.num_events} past events", case.events)):
             best = sorted(inputs, key=lambda each: -abs(each.weight))[:most]
             if best:
                 lines.append(f"  {of}: " + "; ".join(f"{each.name} ({each.said}) {each.weight:.2f}" for each in best))

@@ -68,7 +68,7 @@ def _segments(picture: Picture) -> list[str]:
         return []
     overall = next(iter(picture.segments.values()))[1]
     highest = max(float(weights.max()) for _, weights in picture.segments.values())
-    head = ["field", *(f"{name} ({count:,})" for name, (count, _) in picture.segments.items())]
+    head = [picture.inputs, *(f"{name} ({count:,})" for name, (count, _) in picture.segments.items())]
     if picture.moved is not None:
         head.append("moves the log odds by")
     rows = []
@@ -78,11 +78,11 @@ def _segments(picture: Picture) -> list[str]:
         if picture.moved is not None:
             cells.append(_heat(float(picture.moved[place]), float(np.nanmax(picture.moved)), "217,95,2"))
         rows.append(cells)
-    even = f"The weights of one example add up to 1; with {len(picture.field_names)} fields an even share is "
+    even = f"The weights of one example add up to 1; with {len(picture.field_names)} {picture.inputs}s an even share is "
     even += f"{1 / len(picture.field_names):.3f}."
     if picture.moved is not None:
         even += " The last column tells how far the prediction moves when the field says what it says in another example."
-    return ["<h2>Mean weight of each field</h2>", f'<p class="note">{even}</p>', _table(head, rows)]
+    return [f"<h2>Mean weight of each {picture.inputs}</h2>", f'<p class="note">{even}</p>', _table(head, rows)]
 
 
 def _event_segments(picture: Picture) -> list[str]:
@@ -97,13 +97,13 @@ def _event_segments(picture: Picture) -> list[str]:
 
 
 def _cases(picture: Picture) -> list[str]:
-    return ["<h2>Examples</h2>", *map(_case, picture.cases)] if picture.cases else []
+    return ["<h2>Examples</h2>", *(_case(case, picture.inputs) for case in picture.cases)] if picture.cases else []
 
 
-def _case(case: Case) -> str:
+def _case(case: Case, inputs: str) -> str:
     tables = []
     if case.fields:
-        tables.append(_bars("field", "says", sorted(case.fields, key=lambda each: -each.weight)))
+        tables.append(_bars(inputs, "says", sorted(case.fields, key=lambda each: -each.weight)))
     if case.events:
         more = case.num_events - len(case.events)
         note = f'<p class="note">and {more:,} more past event{"" if more == 1 else "s"} with less weight</p>' if more else ""
@@ -139,7 +139,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _numeric(name: str) -> str:
-    return "" if name in ("field", "says", "past event", "when", "type", "", "item", "why", "expert") else ' class="n"'
+    return "" if name in ("field", "says", "past event", "when", "type", "", "expert") else ' class="n"'
 
 
 def _number(value: float) -> str:

@@ -45,7 +45,7 @@ def _draw(figure: Any, axes: Any, title: str, rows: list[str], weights: np.ndarr
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     for row, column in np.ndindex(weights.shape) if weights.shape[1] <= 20 else ():
-        dark = weights[row, column] > 0.6 * weights.max()
+        dark = weights[row, column] > 0.45 * weights.max()
         axes.text(
             column, row, f"{weights[row, column]:.2f}", ha="center", va="center", fontsize=7, color="white" if dark else "0.25"
         )
