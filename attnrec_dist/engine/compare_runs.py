@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from attnrec_dist.data.views import PROTOCOLS, Part, find_views
+from attnrec_dist.data.views import Part
 from attnrec_dist.distributed import World
-from attnrec_dist.engine.evaluate_run import TIMEOUT_SECONDS, evaluation_config
+from attnrec_dist.engine.compared_values import VALUES, Contender, Values
+from attnrec_dist.engine.evaluate_run import TIMEOUT_SECONDS
 from attnrec_dist.engine.identity import identity, stored_identity
 from attnrec_dist.engine.strategy import Strategy
-from attnrec_dist.errors import ConfigError, DataError
-from attnrec_dist.evaluation.by_user import Metric, mean_of
-from attnrec_dist.evaluation.evaluate import POLICIES, evaluate, per_view
-from attnrec_dist.evaluation.metrics import parse_metric
+from attnrec_dist.errors import ConfigError
+from attnrec_dist.evaluation.classification import LOWER_IS_BETTER
 from attnrec_dist.evaluation.verdict import Verdict, judge, to_json, told
-from attnrec_dist.inference.load import TrainedModel, load_model
+from attnrec_dist.inference.load import load_model
 from attnrec_dist.run_dir import write_whole
 
 MOST_RUNS = 10  # 45 pairs
@@ -42,20 +38,6 @@ class Request:
     plot: Path | None = None
 
 
-@dataclass
-class Contender:
-    """One of the runs that are compared."""
-
-    name: str
-    path: Path
-    trained: TrainedModel
-    identity: dict[str, Any]
-
-    @property
-    def model_name(self) -> str:
-        return str(self.trained.tree["model"]["name"])
-
-
 def compare_runs(paths: Sequence[Path], request: Request) -> Verdict:
     """Compares all pairs on all processes together; rank 0 prints and writes. Raises UserError alike on all ranks."""
     if not 2 <= len(paths) <= MOST_RUNS:
@@ -63,9 +45,12 @@ def compare_runs(paths: Sequence[Path], request: Request) -> Verdict:
     strategy = Strategy("fp32", TIMEOUT_SECONDS)
     world = strategy.world
     contenders: list[Contender] = world.together(lambda: contenders_of(paths, request, world))
-    metrics = world.together(lambda: wanted_metrics(request.metric, contenders[0].trained.tree))
-    tables = {each.name: values_of(each, metrics, request.split, world) for each in contenders}
-    verdict: Verdict = world.together(lambda: verdict_of(contenders, metrics, tables))
+    values = VALUES[contenders[0].identity["tested_on"]["task"]]
+    metrics: list[str] = world.together(lambda: values.metrics(request.metric, contenders[0].trained))
+    for each in contenders:
+        each.table = table_of(each, values, metrics, request.split, world)
+        values.complete(each, world)
+    verdict: Verdict = world.together(lambda: verdict_of(contenders, values, metrics))
     world.on_main(lambda: tell(verdict, request))
     strategy.close()
     return verdict
@@ -75,14 +60,14 @@ def contenders_of(paths: Sequence[Path], request: Request, world: World) -> list
     """The runs with their models. Raises ConfigError where they were not tested on the same."""
     contenders: list[Contender] = []
     for name, path in zip(names_of(paths), paths):
-        trained = load_model(path, request.checkpoint, request.data, world.device)
+        trained = load_model(path, request.checkpoint, request.data, world.device, task=None)
         contenders.append(Contender(name, path, trained, identity(trained, request.split)))
     first = contenders[0]
     for other in contenders[1:]:
+        ours, theirs = first.identity["tested_on"], other.identity["tested_on"]
+        keys = ["task"] if ours["task"] != theirs["task"] else list(ours)
         differing = [
-            f"{key}: {first.identity['tested_on'][key]} in {first.path}, {value} in {other.path}"
-            for key, value in other.identity["tested_on"].items()
-            if first.identity["tested_on"].get(key) != value
+            f"{key}: {ours[key]} in {first.path}, {theirs[key]} in {other.path}" for key in keys if ours[key] != theirs[key]
         ]
         if differing:
             raise ConfigError(
@@ -114,33 +99,10 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     raise ConfigError(f"{paths[0]} is named twice; name different runs")
 
 
-def wanted_metrics(asked: list[str] | None, tree: dict[str, Any]) -> list[str]:
-    """Columns protocol/policy/metric; by default what chose the first run's checkpoint. Raises ConfigError."""
-    asked = asked or [str(tree.get("evaluation", {}).get("metric", "next_basket/all/ndcg@10"))]
-    columns = [f"{protocol}/{policy}" for protocol in PROTOCOLS for policy in POLICIES]
-    wanted = []
-    for metric in asked:
-        part, _, name = metric.rpartition("/")
-        parse_metric(name)
-        matching = [column for column in columns if part in ("", column) or part in column.split("/")]
-        if not matching:
-            close = difflib.get_close_matches(part, [*columns, *PROTOCOLS, *POLICIES], 1, 0)[0]
-            raise ConfigError(f"--metric {metric}: there is no {part!r}; did you mean {close}/{name}?")
-        wanted += [f"{column}/{name}" for column in matching]
-    return list(dict.fromkeys(wanted))
-
-
-def values_of(run: Contender, metrics: Sequence[str], split: Part, world: World) -> pa.Table:
-    """The values of each view: out of a file that `evaluate --per_view` left in the run directory, or measured now."""
-    names = list(dict.fromkeys(metric.rpartition("/")[2] for metric in metrics))
-    file = world.on_main(lambda: reusable(run, names))
-    if file is not None:
-        return pq.read_table(file)
-    config = evaluation_config(run.trained.tree, {"evaluation.metrics": names}, str(run.path))
-    views, _ = world.together(lambda: find_views(run.trained.data, run.trained.config, split))
-    if not len(views):
-        raise ConfigError(f"{run.trained.config.path}: nobody with a history has a target in the {split} part")
-    return per_view({run.model_name: evaluate(run.trained.model, views, config, world)}, run.trained.data)
+def table_of(run: Contender, values: Values, metrics: Sequence[str], split: Part, world: World) -> pa.Table:
+    """The values: out of a file that `evaluate --per_view` left in the run directory, or measured now."""
+    file = world.on_main(lambda: reusable(run, values.columns(metrics)))
+    return pq.read_table(file) if file is not None else values.measured(run, metrics, split, world)
 
 
 def reusable(run: Contender, names: Sequence[str]) -> str | None:
@@ -160,35 +122,16 @@ def reusable(run: Contender, names: Sequence[str]) -> str | None:
     return None
 
 
-def verdict_of(contenders: Sequence[Contender], metrics: Sequence[str], tables: dict[str, pa.Table]) -> Verdict:
-    by_metric = {metric: next_item_values(contenders, metric, tables) for metric in metrics}
-    runs = {
-        each.name: {"path": str(each.path), "checkpoint": each.identity["checkpoint"], "model": each.model_name}
-        for each in contenders
-    }
-    values = {name: {metric: of_runs[name].value for metric, of_runs in by_metric.items()} for name in runs}
-    return Verdict(contenders[0].identity["tested_on"], runs, values, judge(by_metric))
-
-
-def next_item_values(contenders: Sequence[Contender], metric: str, tables: dict[str, pa.Table]) -> dict[str, Metric]:
-    """Each run's values of the views that count for all runs. Raises DataError where the views are not the same."""
-    protocol, policy, name = metric.split("/")
-    users, columns = {}, {}
+def verdict_of(contenders: Sequence[Contender], values: Values, metrics: Sequence[str]) -> Verdict:
+    by_metric = {metric: values.by_user(contenders, metric) for metric in metrics}
+    runs: dict[str, dict[str, Any]] = {}
     for each in contenders:
-        table = tables[each.name]
-        chosen = pc.and_(
-            pc.equal(table["recommender"], each.model_name),
-            pc.and_(pc.equal(table["protocol"], protocol), pc.equal(table["policy"], policy)),
-        )
-        rows = table.filter(chosen)
-        users[each.name] = rows["user"].combine_chunks()
-        columns[each.name] = rows[name].to_numpy().astype(np.float64)
-    first = contenders[0].name
-    for other, own in users.items():
-        if not own.equals(users[first]):
-            raise DataError(f"{first} and {other} were tested on other users; evaluate both anew on the same data set")
-    counted = ~np.isnan(np.stack(list(columns.values()))).any(0)
-    return {run: mean_of(values[counted]) for run, values in columns.items()}
+        runs[each.name] = {"path": str(each.path), "checkpoint": each.identity["checkpoint"], "model": each.model_name}
+        runs[each.name] |= {"thresholds": each.thresholds} if each.thresholds else {}
+    table = {name: {metric: of_runs[name].value for metric, of_runs in by_metric.items()} for name in runs}
+    lower = [metric for metric in metrics if metric.rpartition("/")[2] in LOWER_IS_BETTER]
+    mcnemar = values.mcnemar(contenders, metrics)
+    return Verdict(contenders[0].identity["tested_on"], runs, table, judge(by_metric, lower), mcnemar)
 
 
 def tell(verdict: Verdict, request: Request) -> None:

@@ -61,7 +61,7 @@ def explain_run(run_dir: Path, request: Request) -> Picture:
     for name, least in (("show", 1), ("sample", 1)):
         if getattr(request, name) < least:
             raise ConfigError(f"--{name} {getattr(request, name)}: at least {least} is needed")
-    trained = load_model(run_dir, request.checkpoint, request.data)
+    trained = load_model(run_dir, request.checkpoint, request.data, task=None)
     number = int((trained.tree.get("evaluation") or {}).get("threads", 1))
     with threads(number):
         picture = pictured(trained, request)

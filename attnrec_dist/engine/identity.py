@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from attnrec_dist.inference.load import TrainedModel
+from attnrec_dist.models import model_task
 from attnrec_dist.run_dir import MARKER, checksum
 
 KEY = b"attnrec"
@@ -34,14 +35,11 @@ def identity(trained: TrainedModel, split: str) -> dict[str, Any]:
 def tested_on(trained: TrainedModel, split: str) -> dict[str, Any]:
     """What two runs must share to be compared: the same users are asked about the same items."""
     config, manifest = trained.config, trained.data.manifest
-    events = config.target_events or manifest.event_types
-    return {
-        "task": getattr(trained.model, "task", "next_item"),
-        "data fingerprint": manifest.fingerprint,
-        "split": split,
-        "data.basket": config.basket,
-        "data.target_events": sorted(events),
-    }
+    task = model_task(trained.tree["model"]["name"])
+    found: dict[str, Any] = {"task": task, "data fingerprint": manifest.fingerprint, "split": split}
+    if task == "next_item":
+        found |= {"data.basket": config.basket, "data.target_events": sorted(config.target_events or manifest.event_types)}
+    return found
 
 
 def stamped(table: pa.Table, of: dict[str, Any]) -> pa.Table:

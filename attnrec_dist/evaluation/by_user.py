@@ -76,6 +76,11 @@ def ratio(sums: np.ndarray) -> np.ndarray:
     return np.asarray(sums[..., 0] / sums[..., 1])
 
 
+def share(sums: np.ndarray) -> np.ndarray:
+    """As `ratio`, but 0 for 0 / 0, as scikit-learn has precision, recall and F1."""
+    return np.where(sums[..., 1] == 0, 0.0, ratio(sums))
+
+
 def mean_of(values: np.ndarray) -> Sums:
     """The mean of one value a user, float64 [U], none NaN."""
     return Sums(np.stack([values, np.ones(len(values))], 1), ratio)

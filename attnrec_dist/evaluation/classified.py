@@ -1,4 +1,4 @@
-"""Classification metrics as functions of users' weights, for comparing two runs: `by_user` says why.
+"""The metrics of classification.py as functions of users' weights, for comparing two runs: by_user.py says why.
 
 n examples of U users; an example has a label (bought or not) and a probability; from the threshold on it is classified positive.
 """
@@ -11,13 +11,12 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from attnrec_dist.evaluation.by_user import Metric, Ranked, Sums, ratio
-
-ECE_BINS = 15
+from attnrec_dist.evaluation.by_user import Metric, Ranked, Sums, ratio, share
+from attnrec_dist.evaluation.classification import BINS
 
 
 @dataclass(frozen=True)
-class Predictions:
+class Scored:
     """What one run says of the examples of a test part."""
 
     positive: np.ndarray  # bool [n] the label
@@ -40,44 +39,44 @@ class Predictions:
         return np.stack([np.bincount(self.users, weights=column, minlength=self.num_users) for column in columns], 1)
 
 
-def accuracy(of: Predictions) -> Sums:
+def accuracy(of: Scored) -> Sums:
     """Share of the examples that are classified right."""
     return Sums(of.summed(of.right, np.ones(len(of.users))), ratio)
 
 
-def precision(of: Predictions) -> Sums:
+def precision(of: Scored) -> Sums:
     """Share of the positives among what is classified positive."""
-    return Sums(of.summed(of.said & of.positive, of.said), ratio)
+    return Sums(of.summed(of.said & of.positive, of.said), share)
 
 
-def recall(of: Predictions) -> Sums:
+def recall(of: Scored) -> Sums:
     """Share of the positives that are classified positive."""
-    return Sums(of.summed(of.said & of.positive, of.positive), ratio)
+    return Sums(of.summed(of.said & of.positive, of.positive), share)
 
 
-def f1(of: Predictions) -> Sums:
+def f1(of: Scored) -> Sums:
     """Harmonic mean of precision and recall: 2 true positives over (classified positive + positive)."""
-    return Sums(of.summed(2 * (of.said & of.positive), of.said.astype(int) + of.positive), ratio)
+    return Sums(of.summed(2 * (of.said & of.positive), of.said.astype(int) + of.positive), share)
 
 
-def log_loss(of: Predictions) -> Sums:
+def log_loss(of: Scored) -> Sums:
     """Mean of -log of the probability given to what happened, clipped as scikit-learn clips."""
     smallest = np.finfo(np.float64).eps
     given = np.clip(np.where(of.positive, of.probability, 1 - of.probability), smallest, 1 - smallest)
     return Sums(of.summed(-np.log(given), np.ones(len(given))), ratio)
 
 
-def ece(of: Predictions) -> Sums:
+def ece(of: Scored) -> Sums:
     """Expected calibration error (Guo 2017): over bins of equal width, |mean probability - share of positives|, by size."""
-    bins = np.clip((of.probability * ECE_BINS).astype(int), 0, ECE_BINS - 1)
-    width = ECE_BINS + 1
+    bins = np.clip((of.probability * BINS).astype(int), 0, BINS - 1)
+    width = BINS + 1
     parts = np.bincount(of.users * width + bins, weights=of.probability - of.positive, minlength=of.num_users * width)
     parts = parts.reshape(of.num_users, width)
     parts[:, -1] = np.bincount(of.users, minlength=of.num_users)
     return Sums(parts, lambda sums: np.abs(sums[..., :-1]).sum(-1) / sums[..., -1])
 
 
-def gauc(of: Predictions) -> Sums:
+def gauc(of: Scored) -> Sums:
     """AUC within each user that has both labels, averaged by his number of examples (Zhou et al. 2018, section 6.2)."""
     order = np.lexsort((of.probability, of.users))
     user, score, positive = of.users[order], of.probability[order], of.positive[order]
@@ -96,11 +95,11 @@ def gauc(of: Predictions) -> Sums:
     return Sums(np.stack([value * examples * both, examples * both], 1), ratio)
 
 
-def _ranked(of: Predictions, kind: str) -> Ranked:
+def _ranked(of: Scored, kind: str) -> Ranked:
     return Ranked(kind, of.positive, of.probability, of.users, of.num_users)
 
 
-CLASSIFIED: dict[str, Callable[[Predictions], Metric]] = {
+CLASSIFIED: dict[str, Callable[[Scored], Metric]] = {
     "auc": partial(_ranked, kind="auc"),
     "pr_auc": partial(_ranked, kind="pr_auc"),
     "gauc": gauc,
@@ -111,4 +110,3 @@ CLASSIFIED: dict[str, Callable[[Predictions], Metric]] = {
     "f1": f1,
     "ece": ece,
 }
-LOWER_IS_BETTER = ("log_loss", "ece")

@@ -12,7 +12,8 @@ from sklearn import metrics as sk
 
 from attnrec_dist.evaluation import compare
 from attnrec_dist.evaluation.by_user import Sums, mean_of, ratio
-from attnrec_dist.evaluation.classified import CLASSIFIED, ECE_BINS, Predictions
+from attnrec_dist.evaluation.classification import BINS, METRICS, Predicted
+from attnrec_dist.evaluation.classified import CLASSIFIED, Scored
 from attnrec_dist.evaluation.compare import difference, holm, mcnemar, paired_difference
 
 ALL = sorted(CLASSIFIED)
@@ -26,7 +27,7 @@ def predictions(seed, users=12, most=9, ties=True, skill=1.0):
     positive = random.random(len(user)) < 1 / (1 + np.exp(-logit))
     positive[:2] = True, False
     probability = 1 / (1 + np.exp(-(skill * logit + random.normal(0, 1, len(user)))))
-    return Predictions(positive, np.round(probability, 1) if ties else probability, user, users, 0.4)
+    return Scored(positive, np.round(probability, 1) if ties else probability, user, users, 0.4)
 
 
 def by_scikit_learn(name, positive, probability, users, threshold):
@@ -42,16 +43,16 @@ def by_scikit_learn(name, positive, probability, users, threshold):
                 sizes.append(own.sum())
         return np.average(aucs, weights=sizes) if sizes else math.nan
     if name == "ece":
-        bins = np.clip((probability * ECE_BINS).astype(int), 0, ECE_BINS - 1)
-        return sum(abs((probability - positive)[bins == b].sum()) for b in range(ECE_BINS)) / len(positive)
+        bins = np.clip((probability * BINS).astype(int), 0, BINS - 1)
+        return sum(abs((probability - positive)[bins == b].sum()) for b in range(BINS)) / len(positive)
     return {
         "auc": lambda: sk.roc_auc_score(positive, probability) if both else math.nan,
         "pr_auc": lambda: sk.average_precision_score(positive, probability) if positive.any() else math.nan,
         "log_loss": lambda: sk.log_loss(positive, probability, labels=[False, True]),
         "accuracy": lambda: sk.accuracy_score(positive, said),
-        "precision": lambda: sk.precision_score(positive, said, zero_division=math.nan),
-        "recall": lambda: sk.recall_score(positive, said, zero_division=math.nan),
-        "f1": lambda: sk.f1_score(positive, said, zero_division=math.nan),
+        "precision": lambda: sk.precision_score(positive, said, zero_division=0),
+        "recall": lambda: sk.recall_score(positive, said, zero_division=0),
+        "f1": lambda: sk.f1_score(positive, said, zero_division=0),
     }[name]()
 
 
@@ -77,13 +78,22 @@ def test_weights_say_what_copies_of_the_examples_would(name, seed, counts, ties)
     assert got[1] == pytest.approx(metric.value, rel=1e-9, nan_ok=True)
 
 
+@pytest.mark.parametrize("ties", [True, False])
+def test_the_figures_are_those_that_evaluate_prints(ties):
+    assert set(CLASSIFIED) == set(METRICS)
+    of = predictions(11, users=40, ties=ties)
+    for name, metric in METRICS.items():
+        expected = metric(Predicted(of.positive.astype(int), of.probability, of.users, of.threshold))
+        assert CLASSIFIED[name](of).value == pytest.approx(expected, rel=1e-12), name
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_swapping_users_says_what_swapped_examples_would(name):
     """Ranked metrics swap midranks; here both runs already give ranks, so that scikit-learn can be asked."""
     a, b = predictions(1), predictions(2)
-    b = Predictions(a.positive, np.resize(b.probability, len(a.users)), a.users, a.num_users, a.threshold)
+    b = Scored(a.positive, np.resize(b.probability, len(a.users)), a.users, a.num_users, a.threshold)
     if name in ("auc", "pr_auc"):
-        a, b = (Predictions(p.positive, stats.rankdata(p.probability) / 100, p.users, p.num_users) for p in (a, b))
+        a, b = (Scored(p.positive, stats.rankdata(p.probability) / 100, p.users, p.num_users) for p in (a, b))
     one, other = CLASSIFIED[name](a), CLASSIFIED[name](b)
     keep = np.random.default_rng(0).integers(0, 2, (20, 12)).astype(float)
     users = one.differing(other)
@@ -108,7 +118,7 @@ def test_influence_is_the_gradient_in_the_users_weights(name):
 def test_many_users_need_no_resampling(monkeypatch, name):
     a = predictions(3, users=1_500, most=4, ties=False)
     noise = np.random.default_rng(1).normal(0, 0.06, len(a.users))
-    b = Predictions(a.positive, np.clip(a.probability + noise, 0.001, 0.999), a.users, a.num_users, 0.4)
+    b = Scored(a.positive, np.clip(a.probability + noise, 0.001, 0.999), a.users, a.num_users, 0.4)
     one, other = CLASSIFIED[name](a), CLASSIFIED[name](b)
     resampled = difference(one, other, resamples=2_000)
     monkeypatch.setattr(compare, "RESAMPLED_VIEWS", 1_000)
@@ -124,8 +134,8 @@ def test_many_users_need_no_resampling(monkeypatch, name):
 def test_users_count_as_wholes():
     """Ten copies of every example are no more evidence: by examples the interval would shrink by the root of ten."""
     a, b = (predictions(seed, users=60, ties=False) for seed in (1, 1))
-    b = Predictions(b.positive, np.sqrt(b.probability), b.users, b.num_users, 0.4)
-    ten = [Predictions(np.tile(p.positive, 10), np.tile(p.probability, 10), np.tile(p.users, 10), 60, 0.4) for p in (a, b)]
+    b = Scored(b.positive, np.sqrt(b.probability), b.users, b.num_users, 0.4)
+    ten = [Scored(np.tile(p.positive, 10), np.tile(p.probability, 10), np.tile(p.users, 10), 60, 0.4) for p in (a, b)]
     for name in ("log_loss", "accuracy", "auc", "gauc"):
         once, tenfold = difference(*map(CLASSIFIED[name], (a, b)), 0, 500), difference(*map(CLASSIFIED[name], ten), 0, 500)
         assert (tenfold.low, tenfold.high) == pytest.approx((once.low, once.high), abs=1e-9)
@@ -193,9 +203,7 @@ def test_classifiers_that_are_equally_good_are_told_apart_one_time_in_twenty(nam
         habit = random.normal(0, 0.5, (3, 50))[:, user]  # each run errs on whole users
         noise = habit + random.normal(0, 1, (3, len(user)))
         noise[2] = 4 * noise[2]
-        one, other, worse = (
-            CLASSIFIED[name](Predictions(positive, 1 / (1 + np.exp(-logit - each)), user, 50, 0.5)) for each in noise
-        )
+        one, other, worse = (CLASSIFIED[name](Scored(positive, 1 / (1 + np.exp(-logit - each)), user, 50, 0.5)) for each in noise)
         p.append(difference(one, other, seed, resamples=200).p)
         if seed < 20:
             found.append(difference(one, worse, seed, resamples=200).p <= 0.05)
