@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
@@ -63,9 +62,10 @@ def paired_difference(
 def difference(a: Metric, b: Metric, seed: int = 0, resamples: int = 2_000, confidence: float = 0.95) -> Difference:
     """Compares two runs by a metric of the same users in the same order; the same arguments give the same digits.
 
-    The interval is the percentile bootstrap of the difference over users (Efron and Tibshirani 1993, chapter 13); p is the
-    permutation test that swaps A and B for whole users, (1 + resamples at least as far from zero) / (1 + resamples), so never
-    0. Where users are many both come from the normal distribution that they tend to, without drawing anything.
+    The interval is the percentile bootstrap of the difference over users (Efron and Tibshirani 1993, chapter 13), as much
+    wider as few users ask for (Hesterberg 2015, expanded percentiles); p is the permutation test that swaps A and B for whole
+    users, (1 + resamples at least as far from zero) / (1 + resamples), so never 0. Where users are many both come from the
+    normal distribution that they tend to, without drawing anything.
     """
     users = len(a)
     if users == 0:
@@ -77,7 +77,7 @@ def difference(a: Metric, b: Metric, seed: int = 0, resamples: int = 2_000, conf
     if many:
         low, high, p = _by_the_normal(a, b, confidence)
     else:
-        tail = (1 - confidence) / 2
+        _, tail = _reach(users, confidence)
         low, high = np.nanquantile(_bootstrap(a, b, seed, resamples), [tail, 1 - tail])
         # Sums of the same numbers in another order differ by rounding; such a resample is as far from zero, not nearer.
         limit = abs(gap) - 1e-12 * (abs(a.value) + abs(b.value))
@@ -86,12 +86,23 @@ def difference(a: Metric, b: Metric, seed: int = 0, resamples: int = 2_000, conf
     return Difference(a.value, b.value, gap, float(low), float(high), p, users, confidence)
 
 
+def _reach(users: int, confidence: float) -> tuple[float, float]:
+    """How many of the bootstrap's standard errors the interval reaches, and the normal's tail beyond: as Student's interval does,
+    whose error is root(n / (n - 1)) times the bootstrap's. Without it 50 users gave 93.3% where 95% was said."""
+    from scipy.special import ndtr, stdtrit
+
+    if users < 2:
+        return 0.0, 0.5
+    reach = math.sqrt(users / (users - 1)) * float(stdtrit(users - 1, (1 + confidence) / 2))
+    return reach, float(ndtr(-reach))
+
+
 def _by_the_normal(a: Metric, b: Metric, confidence: float) -> tuple[float, float, float]:
     """What resampling tends to with many users and resamples: the infinitesimal jackknife (Efron 1982, chapter 6)."""
     centre = a.value - b.value
     of_users = a.influence() - b.influence()
     error = math.sqrt(float(np.square(of_users).sum()))
-    reach = NormalDist().inv_cdf((1 + confidence) / 2) * error
+    reach = _reach(len(a), confidence)[0] * error
     error_if_equal = math.sqrt(error**2 + centre**2 / len(a))  # swapping keeps each user's distance, whose mean square it adds
     p = math.erfc(abs(centre) / error_if_equal / math.sqrt(2)) if error_if_equal > 0 else 1.0
     return centre - reach, centre + reach, p

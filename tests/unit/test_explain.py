@@ -42,7 +42,7 @@ class Trained:
         self.config = type("Config", (), {"max_length": LENGTH, "path": str(data.path)})
 
 
-def fitted(data, config, model_class=FeatureAttention, steps=250, seed=0):
+def fitted(data, config, model_class=FeatureAttention, steps=150, seed=0):
     """A model trained for a few hundred steps of full batches."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)
@@ -68,7 +68,7 @@ def data(shop, tmp_path_factory):
     """The tiny shop's data with ten fields of noise beside the one that decides."""
     folder = tmp_path_factory.mktemp("noisy") / "data"
     shutil.copytree(shop.data, folder)
-    return add_examples(folder, per_user=20, noise=NOISE)
+    return add_examples(folder, per_user=16, noise=NOISE)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def noisy(data):
 @pytest.fixture(scope="module")
 def looked(noisy):
     examples = ExampleSet.open(noisy.data, "test")
-    ids = sample(len(examples), 300, seed=0)
+    ids = sample(len(examples), 200, seed=0)
     return of_sample(noisy.model, noisy, examples, ids, seed=0)
 
 
@@ -108,7 +108,7 @@ def test_the_one_field_that_decides_gets_the_weight_though_ten_mean_nothing(look
 
 def test_it_is_found_without_noise_too(shop, tmp_path):
     shutil.copytree(shop.data, tmp_path / "data")
-    trained = fitted(add_examples(tmp_path / "data", per_user=20), SMALL, steps=150)
+    trained = fitted(add_examples(tmp_path / "data", per_user=20), SMALL, steps=100)
     examples = ExampleSet.open(trained.data, "test")
     picture, explained = of_sample(trained.model, trained, examples, sample(len(examples), 200, 0), 0)
     assert explained.field_names[int(picture.segments["all"][1].argmax())] == "signal"
@@ -151,7 +151,7 @@ def test_an_event_left_out_is_the_same_as_an_example_without_it(data, noisy, mod
     ids = sample(len(examples), 50, 1)
     parts = [batch for some in np.array_split(ids, 3) for batch in batches(examples, some, LENGTH)]
     explained = explain(trained.model, parts, CPU)
-    top, others = moved_by_events(trained.model, parts, explained, CPU, draws=40, seed=0)
+    top, others = moved_by_events(trained.model, parts, explained, CPU, draws=20, seed=0)
     for place, id_ in enumerate(ids):
         [alone] = batches(examples, np.array([id_]), LENGTH)
         size = len(alone.items)
