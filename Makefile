@@ -26,7 +26,9 @@ train: $(CORE) $(DATA)/manifest.json  ## the whole way on the bundled log: prepa
 train-ranking: $(CORE) $(EXAMPLES)/manifest.json  ## purchase prediction on the bundled log: attention over features, and its ablation
 	$(BIN)/attnrec train configs/quickstart-ranking.yaml --run_dir $(RANKING)
 	$(BIN)/attnrec train configs/quickstart-ranking.yaml --run_dir $(RANKING)-uniform --model.attention uniform
-	$(BIN)/attnrec evaluate $(RANKING) --output $(RANKING)/test.json
+	$(BIN)/attnrec evaluate $(RANKING) --output $(RANKING)/test.json --per_view $(RANKING)/test.parquet
+	$(BIN)/attnrec compare $(RANKING)-uniform $(RANKING) --output $(RANKING)/compared.json --plot $(RANKING)/compared.png
+	$(BIN)/attnrec explain $(RANKING) --output $(RANKING)/explained
 
 $(EXAMPLES)/manifest.json: configs/prepare/quickstart-ranking.yaml | $(CORE)
 	$(BIN)/attnrec prepare configs/prepare/quickstart-ranking.yaml --output $(EXAMPLES)
