@@ -191,7 +191,7 @@ def told(picture: Picture, most: int = 3) -> str:
         for of, inputs in ((f"{picture.inputs}s", case.fields), (f"{case.num_events} past events", case.events)):
             best = sorted(inputs, key=lambda each: -abs(each.weight))[:most]
             if best:
-                lines.append(f"  {of}: " + "; ".join(f"{each.name} ({each.said}) {each.weight:.2f}" for each in best))
+                lines.append(f"  {of}: " + "; ".join(f"{each.name} ({each.said.strip('()')}) {each.weight:.2f}" for each in best))
         blocks.append(lines)
     return "\n".join("\n".join([*block, ""]) for block in blocks if block)
 

@@ -10,7 +10,7 @@ import numpy as np
 from attnrec_dist.evaluation.explanation import Picture
 from attnrec_dist.evaluation.plots import new_figure, save
 
-LONGEST = 46  # letters of a row's label
+LONGEST = 64  # letters of a row's label
 MOST_CASES = 24
 
 

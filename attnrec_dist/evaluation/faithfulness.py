@@ -14,6 +14,8 @@ import numpy as np
 from attnrec_dist.evaluation.by_user import Sums, ratio
 from attnrec_dist.evaluation.compare import Difference, difference
 
+WORTH = 1.5  # times as far as another input: with many users far less is clear, and says nothing worth telling
+
 
 @dataclass(frozen=True)
 class Faithfulness:
@@ -39,6 +41,8 @@ class Faithfulness:
             f"{d.difference:.3g}, {d.confidence:.0%} CI {d.low:.3g} to {d.high:.3g}, p {d.p:.2g}, {self.examples:,} examples of "
             f"{d.views:,} users)."
         )
+        if d.is_clear and 0 < d.difference < (WORTH - 1) * d.mean_b:
+            return f"{measured} Here the weights point the right way, but so weakly that they explain little."
         if d.is_clear and d.difference > 0:
             return f"{measured} Here the weights point at what the prediction rests on."
         if d.is_clear:

@@ -193,6 +193,8 @@ def test_the_check_tells_good_weights_from_shuffled_and_from_misleading_ones():
     inverse = 1 / moved
     misleading = of_fields(inverse / inverse.sum(1, keepdims=True), moved, users)
     assert "the weights mislead" in misleading.sentence
+    hardly = of_events(1.1 + 0.01 * moved[:, 0], 1 + 0.01 * moved[:, 1], users)
+    assert "so weakly that they explain little" in hardly.sentence
     nothing = of_events(np.full(4, np.nan), np.full(4, np.nan), np.arange(4))
     assert "nothing is known" in nothing.sentence
 
