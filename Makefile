@@ -7,9 +7,11 @@ CORE := $(VENV)/.core-installed
 DEV := $(VENV)/.dev-installed
 DATA := data/quickstart
 RUN := runs/quickstart-mixture
+EXAMPLES := data/quickstart-ranking
+RANKING := runs/quickstart-ranking
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location -c constraints.txt
 
-.PHONY: help train prepare test test-slow lint format golden bench clean
+.PHONY: help train train-ranking prepare test test-slow lint format golden bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -21,6 +23,16 @@ train: $(CORE) $(DATA)/manifest.json $(DATA)-refit/manifest.json  ## the whole w
 	$(BIN)/attnrec refit $(RUN) --data $(DATA)-refit --output $(RUN)-refit
 	$(BIN)/attnrec evaluate $(RUN)-refit --output $(RUN)-refit/test.json
 	$(BIN)/attnrec recommend $(RUN)-refit --output $(RUN)-refit/recommendations.parquet --show 3
+
+train-ranking: $(CORE) $(EXAMPLES)/manifest.json  ## purchase prediction on the bundled log: attention over features, and its ablation
+	$(BIN)/attnrec train configs/quickstart-ranking.yaml --run_dir $(RANKING)
+	$(BIN)/attnrec train configs/quickstart-ranking.yaml --run_dir $(RANKING)-uniform --model.attention uniform
+	$(BIN)/attnrec evaluate $(RANKING) --output $(RANKING)/test.json --per_view $(RANKING)/test.parquet
+	$(BIN)/attnrec compare $(RANKING)-uniform $(RANKING) --output $(RANKING)/compared.json --plot $(RANKING)/compared.png
+	$(BIN)/attnrec explain $(RANKING) --output $(RANKING)/explained
+
+$(EXAMPLES)/manifest.json: configs/prepare/quickstart-ranking.yaml | $(CORE)
+	$(BIN)/attnrec prepare configs/prepare/quickstart-ranking.yaml --output $(EXAMPLES)
 
 prepare: $(DATA)/manifest.json  ## the bundled log only -> data/quickstart
 

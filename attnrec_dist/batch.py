@@ -6,26 +6,65 @@ H heads      V catalogue (trainable items)       N negatives      K fields      
 
 Nothing is padded. Row b owns tokens offsets[b] to offsets[b + 1]. The tokens of one basket share a position: they
 are a set, their order means nothing. A query is the last token of a basket; its targets are the items of the next one.
+
+Two tasks, a batch each: `next_item` (SequenceBatch: what comes next in a history) and `ranking` (RankingBatch: one user, one
+candidate item, K fields; how probable is a click, a purchase). A model says which is its own: `task`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-PADDING = -1  # sample id of a stand-in that fills an epoch's last step: one token, weight 0
+TaskName = Literal["next_item", "ranking"]
+PADDING = -1  # sample id of a stand-in that fills an epoch's last step: weight 0
+UNSEEN, MISSING = 0, 1  # reserved codes of every categorical field: a value that training never showed, no value at all
+BatchT = TypeVar("BatchT", bound="Batch")
 
 
 @dataclass
-class SequenceBatch:
-    """A packed micro-batch of next-item samples. Integers are int64 unless said."""
+class Batch:
+    """What both kinds of batches can do: be moved with all their tensors, those in dictionaries too."""
 
     sample_ids: Tensor  # [B] place in the epoch's numbering; PADDING for stand-ins
     users: Tensor  # [B] user index
+
+    @property
+    def num_tokens(self) -> int:
+        """What is computed on."""
+        raise NotImplementedError
+
+    @property
+    def num_targets(self) -> int:
+        """What is trained, stand-ins left out; of a batch on the host, because it asks the device."""
+        raise NotImplementedError
+
+    def to(self: BatchT, device: torch.device | str) -> BatchT:
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self: BatchT) -> BatchT:
+        """Called by the data loader where a GPU is present."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self: BatchT, function) -> BatchT:
+        changes: dict[str, Any] = {}
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, Tensor):
+                changes[each.name] = function(value)
+            elif isinstance(value, dict):
+                changes[each.name] = {key: function(inner) for key, inner in value.items()}
+        return dataclasses.replace(self, **changes)
+
+
+@dataclass
+class SequenceBatch(Batch):
+    """A packed micro-batch of next-item samples. Integers are int64 unless said."""
+
     items: Tensor  # [T] item index, 0 <= item < V
     times: Tensor  # [T] unix seconds
     baskets: Tensor  # [T] index of the token's basket inside its row, from 0: its position
@@ -46,22 +85,40 @@ class SequenceBatch:
     def num_tokens(self) -> int:
         return len(self.items)
 
-    def to(self, device: torch.device | str) -> SequenceBatch:
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+    @property
+    def num_targets(self) -> int:
+        """Targets that weigh anything."""
+        return int(torch.count_nonzero(self.target_weight))
 
-    def pin_memory(self) -> SequenceBatch:
-        """Called by the data loader where a GPU is present."""
-        return self._map(lambda tensor: tensor.pin_memory())
 
-    def _map(self, function) -> SequenceBatch:
-        changes: dict[str, object] = {}
-        for each in dataclasses.fields(self):
-            value = getattr(self, each.name)
-            if isinstance(value, Tensor):
-                changes[each.name] = function(value)
-        for name in ("events", "evidence"):
-            changes[name] = {key: function(value) for key, value in getattr(self, name).items()}
-        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+@dataclass
+class RankingBatch(Batch):
+    """A packed micro-batch of labelled examples. Row b's history owns tokens offsets[b] to offsets[b + 1], which may be none."""
+
+    candidates: Tensor  # [B] item index; V and above: an item that training never showed
+    times: Tensor  # [B] unix seconds: the moment of the example; everything here was known before it
+    fields: dict[str, Tensor]  # {name: [B]}: codes (UNSEEN, MISSING, 2, ...) or float32 numbers (NaN: missing)
+    labels: dict[str, Tensor]  # {task: [B] float32, 0 or 1}
+    label_weights: dict[str, Tensor]  # {task: [B] float32}: 1; 0 in a stand-in, or where the task says nothing of the example
+    items: Tensor  # [T] item index; V and above: cold
+    history_times: Tensor  # [T] unix seconds
+    offsets: Tensor  # [B + 1] int32
+    max_length: int  # longest history, known on the host
+    events: dict[str, Tensor] = field(default_factory=dict)  # {"event": [T], numeric columns: [T] float32}
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.sample_ids)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the histories, and one a row for the example itself."""
+        return len(self.items) + len(self.sample_ids)
+
+    @property
+    def num_targets(self) -> int:
+        """Real examples."""
+        return int(torch.count_nonzero(self.sample_ids >= 0))
 
 
 @dataclass
@@ -70,6 +127,15 @@ class Output:
 
     hidden: Tensor  # [T, D]
     beside: tuple[Tensor, Tensor] | None = None  # in a mixture, at each target [M]: log share of the softmax, log p of all others
+    explanation: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class RankingOutput:
+    """What a ranking model returns. On request the weights that it gave: {"fields": [B, K], over the model's `field_names`,
+    "history": [T], over the tokens}, each row's adding up to 1."""
+
+    logits: dict[str, Tensor]  # {task: [B]}, fp32 or float64
     explanation: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -89,3 +155,4 @@ class DataSpec:
     max_length: int  # longest row in tokens, so the number of positions
     event_types: tuple[str, ...] = ()
     statistics: Any = None  # the data set's daily() and graph(), for models whose experts need them
+    examples: Any = None  # the manifest's section `examples`: fields and tasks of the ranking task; None where there are none

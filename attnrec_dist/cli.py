@@ -99,13 +99,24 @@ def make_parser() -> argparse.ArgumentParser:
     refit.add_argument("--data", type=Path, help="the data set: the same log, nothing held back for validation (required)")
     refit.add_argument("--output", type=Path, help="the run directory to write (default: RUN_DIR-refit)")
 
-    evaluate = _command(commands, "evaluate", "rank the whole catalogue, beside the baselines", evaluate_command, evaluation_keys)
+    evaluate = _command(
+        commands,
+        "evaluate",
+        "measure a run: ranks of the whole catalogue beside baselines, or a classification report",
+        evaluate_command,
+        evaluation_keys,
+    )
     evaluate.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
     evaluate.add_argument("--split", choices=["validation", "test"], default="test")
     evaluate.add_argument("--checkpoint", default="best", help="best, last, or a name such as step-00000100 (default: best)")
     evaluate.add_argument("--data", help="the data set, instead of the run's data.path")
     evaluate.add_argument("--output", type=Path, help="write the figures to this JSON file too")
-    evaluate.add_argument("--per_view", type=Path, help="write each customer's values to this Parquet file")
+    evaluate.add_argument(
+        "--per_view", type=Path, help="write each customer's values, or each example's probability, to this Parquet file"
+    )
+
+    _add_compare(commands)
+    _add_explain(commands)
 
     recommend = _command(commands, "recommend", "the best items for customers, to Parquet", recommend_command)
     recommend.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
@@ -136,16 +147,50 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_compare(commands: Any) -> None:
+    compare = _command(commands, "compare", "which of two or more runs is better, and how surely", compare_command)
+    compare.add_argument(
+        "run_dirs", metavar="RUN_DIR", nargs="*", type=Path, help="two runs or more, tested on the same data set"
+    )
+    compare.add_argument(
+        "--metric", nargs="+", help="such as ndcg@10 or period/new/recall@20 (default: what chose the first run's checkpoint)"
+    )
+    compare.add_argument("--split", choices=["validation", "test"], default="test")
+    compare.add_argument("--checkpoint", default="best", help="best, last, or a name such as step-00000100 (default: best)")
+    compare.add_argument("--data", help="the data set, instead of the runs' data.path")
+    compare.add_argument("--output", type=Path, help="write everything to this JSON file too")
+    compare.add_argument("--plot", type=Path, help="draw the differences with their intervals to this PNG")
+
+
+def _add_explain(commands: Any) -> None:
+    explain = _command(commands, "explain", "which features and past behaviours a model weighed, checked", explain_command)
+    explain.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
+    explain.add_argument("--output", type=Path, help="the directory for index.html and weights.png (required)")
+    explain.add_argument("--users", nargs="+", metavar="ID", help="show the newest examples of these customers")
+    explain.add_argument(
+        "--show", type=int, default=8, metavar="N", help="without --users: examples of the sample that are shown"
+    )
+    explain.add_argument(
+        "--sample", type=int, default=2000, metavar="N", help="examples that means and check are over (default: 2000)"
+    )
+    explain.add_argument("--seed", type=int, default=0, help="of the sample and of what is changed at random (default: 0)")
+    explain.add_argument("--split", choices=["validation", "test"], default="test")
+    explain.add_argument("--checkpoint", default="best", help="best, last, or a name such as step-00000100 (default: best)")
+    explain.add_argument("--data", help="the data set, instead of the run's data.path")
+
+
 def _usage(command: argparse.ArgumentParser) -> str:
     """What must be given stands without brackets; for argparse all is optional, so that --help works without it."""
     usage = command.format_usage().removeprefix("usage: ")
-    for required in ("CONFIG.yaml", "RUN_DIR", "DATA_DIR", *_also_required(command.prog)):
+    for required in ("CONFIG.yaml", "RUN_DIR ...", "RUN_DIR", "DATA_DIR", *_also_required(command.prog)):
         usage = usage.replace(f"[{required}]", required)
     return usage.strip()
 
 
 def _also_required(command: str) -> list[str]:
-    return {"recommend": ["--output OUTPUT"], "refit": ["--data DATA"]}.get(command.rsplit(maxsplit=1)[-1], [])
+    return {"recommend": ["--output OUTPUT"], "explain": ["--output OUTPUT"], "refit": ["--data DATA"]}.get(
+        command.rsplit(maxsplit=1)[-1], []
+    )
 
 
 def _command(commands: Any, name: str, text: str, run: Callable[..., int], keys: Callable[..., str] | None = None) -> Any:
@@ -310,8 +355,11 @@ def _is_launched() -> bool:
 
 def evaluation_keys(arguments: argparse.Namespace) -> str:
     from attnrec_dist.evaluation.evaluate import MeasuringConfig
+    from attnrec_dist.evaluation.predict import ExampleMeasuringConfig
 
-    return "\n" + OVERRIDES + describe(MeasuringConfig, "evaluation.") + "\n"
+    both = ((MeasuringConfig, "next_item"), (ExampleMeasuringConfig, "ranking"))
+    keys = [f"of a run of the task {task}:\n{describe(section, 'evaluation.')}" for section, task in both]
+    return "\n" + OVERRIDES + "\n".join(keys) + "\n"
 
 
 def evaluate_command(arguments: argparse.Namespace, rest: list[str]) -> int:
@@ -320,6 +368,34 @@ def evaluate_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     run_dir = _required(arguments.run_dir, "RUN_DIR", "evaluate")
     keys = ("split", "checkpoint", "data", "output", "per_view")
     evaluate_run(run_dir, Request(**{key: getattr(arguments, key) for key in keys}), parse_overrides(rest))
+    return ExitCode.DONE
+
+
+# compare
+
+
+def compare_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from attnrec_dist.engine.compare_runs import Request, compare_runs
+
+    _no_more(rest)
+    if not arguments.run_dirs:
+        _required(None, "RUN_DIR", "compare")
+    keys = ("metric", "split", "checkpoint", "data", "output", "plot")
+    compare_runs(arguments.run_dirs, Request(**{key: getattr(arguments, key) for key in keys}))
+    return ExitCode.DONE
+
+
+# explain
+
+
+def explain_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from attnrec_dist.engine.explain_run import Request, explain_run
+
+    _no_more(rest)
+    run_dir = _required(arguments.run_dir, "RUN_DIR", "explain")
+    _required(arguments.output, "--output DIR", "explain")
+    keys = ("output", "users", "split", "checkpoint", "data", "show", "sample", "seed")
+    explain_run(run_dir, Request(**{key: getattr(arguments, key) for key in keys}))
     return ExitCode.DONE
 
 

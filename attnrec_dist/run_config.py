@@ -14,9 +14,12 @@ from attnrec_dist.engine.tracking import TrackingConfig
 from attnrec_dist.engine.train import TrainConfig
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.evaluation.evaluate import EvaluationConfig
-from attnrec_dist.losses import loss_config_class
-from attnrec_dist.models import model_config_class
+from attnrec_dist.evaluation.predict import ExampleEvaluationConfig
+from attnrec_dist.losses import DEFAULT, loss_config_class, loss_task
+from attnrec_dist.models import model_config_class, model_task
 from attnrec_dist.settings import Section, apply_overrides, build, read_yaml
+
+OF_NEXT_ITEM = ("basket", "target_events", "windows", "targets", "context")  # keys of `data` without meaning for ranking
 
 
 class RunConfig(Section):
@@ -35,6 +38,23 @@ class RunConfig(Section):
     def _has_an_end(self) -> RunConfig:
         if self.train.max_steps is None and self.train.max_epochs is None:
             raise ValueError("train.max_epochs and train.max_steps are both null, so the run would never end: set one")
+        return self
+
+    @model_validator(mode="after")
+    def _is_of_one_task(self) -> RunConfig:
+        task, name = model_task(self.model.name), self.loss.name
+        if loss_task(name) != task:
+            raise ValueError(
+                f"loss.name: {name} is a loss of the task {loss_task(name)}, but model {self.model.name} is of {task}; "
+                f"type --loss.name {DEFAULT[task]}"
+            )
+        if task == "ranking":
+            given = [key for key in OF_NEXT_ITEM if getattr(self.data, key) != DataConfig.model_fields[key].default]
+            if given:
+                raise ValueError(
+                    f"data.{given[0]}: says which samples next_item trains; those of model {self.model.name} are the labelled "
+                    "examples that prepare made: leave it out"
+                )
         return self
 
     @model_validator(mode="after")
@@ -62,12 +82,15 @@ class RunConfig(Section):
 
 
 def run_config_class(tree: dict[str, Any]) -> type[RunConfig]:
-    """RunConfig with the sections of the model and the loss that the tree names."""
+    """RunConfig with the sections of the model and the loss that the tree names, and the evaluation of the model's task."""
     model = model_config_class(_name_in(tree, "model"))
-    loss = loss_config_class(_name_in(tree, "loss") if "loss" in tree else "softmax")
+    task = model_task(_name_in(tree, "model"))
+    loss = loss_config_class(_name_in(tree, "loss") if "loss" in tree else DEFAULT[task])
+    evaluation: type[Section] = ExampleEvaluationConfig if task == "ranking" else EvaluationConfig
     return create_model(
         "RunConfig",
         __base__=RunConfig,
+        evaluation=(evaluation, Field(evaluation(), description=RunConfig.model_fields["evaluation"].description)),
         model=(model, Field(description=RunConfig.model_fields["model"].description)),
         loss=(loss, Field(loss(), description=RunConfig.model_fields["loss"].description)),
     )

@@ -31,6 +31,7 @@ from attnrec_dist.data.config import DataConfig
 from attnrec_dist.data.loader import Share, Steps, batches
 from attnrec_dist.data.order import Order
 from attnrec_dist.data.pack import ranges
+from attnrec_dist.data.samples import WindowSamples
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.windows import END, START, SampleIndex, build_index, open_index
 from attnrec_dist.engine.train import Objective
@@ -56,7 +57,8 @@ def main() -> None:
     build_index(data, config, SCRATCH)
     if (index := open_index(data, config, SCRATCH)) is None:
         raise DataError(f"{SCRATCH}: the index that was just built cannot be opened; remove the directory")
-    steps = Steps(data, index, config, Order(data.manifest.fingerprint, 0, len(index), arguments.batch), Share(0, 1, 1 << 30))
+    order = Order(data.manifest.fingerprint, 0, len(index), arguments.batch)
+    steps = Steps(WindowSamples(data, index, config), config, order, Share(0, 1, 1 << 30))
     samples = padded_samples(data, index)
     names = samples.column_names
     sources: dict[str, Iterator[Any]] = {

@@ -20,6 +20,7 @@ from spine import median
 from attnrec_dist.batch import DataSpec, Output
 from attnrec_dist.data.loader import Share, Steps
 from attnrec_dist.data.order import Order
+from attnrec_dist.data.samples import WindowSamples
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.windows import build_index, open_index
 from attnrec_dist.engine.train import Objective
@@ -52,7 +53,7 @@ def main() -> None:
     build_index(data, config.data, Path("runs/bench"))
     index = open_index(data, config.data, Path("runs/bench"))
     order = Order(data.manifest.fingerprint, 0, len(index), config.train.global_batch_size)
-    steps = Steps(data, index, config.data, order, Share(0, 1, config.train.micro_batch_tokens))
+    steps = Steps(WindowSamples(data, index, config.data), config.data, order, Share(0, 1, config.train.micro_batch_tokens))
     micro = [batch for step in range(STEPS) for batch in steps[step].micro_batches]
     targets = statistics.median(len(batch.targets) for batch in micro)
     spec = DataSpec(data.manifest.num_items, config.data.max_length, tuple(data.manifest.event_types), data)

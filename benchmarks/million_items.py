@@ -33,6 +33,7 @@ from attnrec_dist.data.config import DataConfig
 from attnrec_dist.data.evidence import EvidenceFinder
 from attnrec_dist.data.loader import Share, Steps
 from attnrec_dist.data.order import Order
+from attnrec_dist.data.samples import WindowSamples
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.windows import build_index, open_index
 from attnrec_dist.engine.optim import OptimizerConfig, make_optimizer
@@ -103,7 +104,7 @@ def train(arguments: argparse.Namespace) -> dict[str, float]:
         raise DataError(f"{scratch}: the index that was just built cannot be opened; remove the directory")
     finder = EvidenceFinder(needs, data) if needs.names else None
     order = Order(data.manifest.fingerprint, 0, len(index), arguments.batch)
-    steps = Steps(data, index, config, order, Share(0, 1, 16384), finder)
+    steps = Steps(WindowSamples(data, index, config, finder), config, order, Share(0, 1, 16384))
     objective = Objective(model, FullSoftmax(FullSoftmaxConfig()))
     optimizer = make_optimizer(objective, OptimizerConfig())
     clocks: dict[str, list[float]] = {"load": [], "forward": [], "backward": [], "update": []}

@@ -24,6 +24,7 @@ from attnrec_dist.batch import DataSpec
 from attnrec_dist.data.config import DataConfig
 from attnrec_dist.data.loader import Share, Steps
 from attnrec_dist.data.order import Order
+from attnrec_dist.data.samples import WindowSamples
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.views import find_views
 from attnrec_dist.data.windows import build_index, open_index
@@ -48,7 +49,9 @@ def main() -> None:
     scratch = Path("runs/bench")
     build_index(data, config, scratch)
     index = open_index(data, config, scratch)
-    steps = Steps(data, index, config, Order(data.manifest.fingerprint, 0, len(index), 64), Share(0, 1, 16384))
+    steps = Steps(
+        WindowSamples(data, index, config), config, Order(data.manifest.fingerprint, 0, len(index), 64), Share(0, 1, 16384)
+    )
     spec = DataSpec(data.manifest.num_items, config.max_length, statistics=data)
     model = build_model(model_config_class("sasrec")(), spec)
     objective = Objective(model, build_loss(loss_config_class("softmax")(), spec))

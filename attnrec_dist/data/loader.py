@@ -15,15 +15,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from attnrec_dist.batch import SequenceBatch
+from attnrec_dist.batch import Batch
 from attnrec_dist.data import order as order_of
 from attnrec_dist.data.config import DataConfig
-from attnrec_dist.data.evidence import EvidenceFinder
-from attnrec_dist.data.keys import add_keys
 from attnrec_dist.data.order import Order
-from attnrec_dist.data.pack import Histories, pack
-from attnrec_dist.data.shards import NUMERIC_PREFIX, DataSet
-from attnrec_dist.data.windows import SampleIndex, is_target, target_codes
+from attnrec_dist.data.samples import Samples
 from attnrec_dist.errors import WorkerError
 
 
@@ -32,7 +28,7 @@ class GlobalBatch:
     """One step's work of one rank."""
 
     step: int
-    micro_batches: list[SequenceBatch]
+    micro_batches: list[Batch]
     target_weight: float  # of all ranks, known from the order: no collective
     targets: int  # of this rank
     tokens: int  # of this rank
@@ -54,55 +50,24 @@ class Share:
 class Steps(Dataset[GlobalBatch]):
     """steps[s] is this rank's share of global batch s; a pure function of s, so workers need no state."""
 
-    def __init__(
-        self,
-        data: DataSet,
-        index: SampleIndex,
-        config: DataConfig,
-        order: Order,
-        share: Share,
-        evidence: EvidenceFinder | None = None,
-    ):
-        self.data, self.index, self.config, self.order, self.share = data, index, config, order, share
-        self.evidence = evidence
-        self.codes = target_codes(config, data.manifest.event_types)
+    def __init__(self, samples: Samples, config: DataConfig, order: Order, share: Share):
+        self.samples, self.config, self.order, self.share = samples, config, order, share
 
     def __getitem__(self, step: int) -> GlobalBatch:
         ids = order_of.samples(self.order, step)
-        dealt = order_of.split(self.index.lengths(ids), self.share.world, self.share.budget)[self.share.rank]
+        dealt = order_of.split(self.samples.lengths(ids), self.share.world, self.share.budget)[self.share.rank]
         micro_batches = [self.micro_batch(ids[places], step) for places in dealt]
         return GlobalBatch(
             step=step,
             micro_batches=micro_batches,
-            target_weight=float(self.index.queries(ids).sum()),
-            targets=sum(int(np.count_nonzero(micro.target_weight.numpy())) for micro in micro_batches),
+            target_weight=float(self.samples.weights(ids).sum()),
+            targets=sum(micro.num_targets for micro in micro_batches),
             tokens=sum(micro.num_tokens for micro in micro_batches),
         )
 
-    def micro_batch(self, ids: np.ndarray, step: int = 0) -> SequenceBatch:
-        """The packed samples of these ids; stand-ins (PADDING) come last, as rows of one token and weight 0."""
-        real = ids[ids >= 0]
-        row = self.index.rows_of(real)
-        window = self.index.windows.take(real, axis=0).astype(np.int64)  # [B, 5]
-        start, stop, end, first_query, _ = window.T
-        tokens = self.data.pieces(row, start, end)
-        numeric = {name: tokens[NUMERIC_PREFIX + name] for name in self.data.manifest.numeric}
-        pieces = Histories(
-            sample_ids=real,
-            users=row,
-            sizes=end - start,
-            inputs=stop - start,
-            first_query=first_query - start,
-            items=tokens["items"],
-            times=tokens["times"],
-            columns={"event": tokens["events"]} | numeric,
-            is_target=is_target(tokens["events"], self.codes),
-        )
-        batch = pack(pieces, self.config.basket, self.config.max_length, standins=int((ids < 0).sum()))
-        add_keys(batch, self.order, step)
-        if self.evidence is not None:
-            self.evidence.add(batch)
-        return batch
+    def micro_batch(self, ids: np.ndarray, step: int = 0) -> Batch:
+        """The packed samples of these ids; stand-ins (PADDING) come last, with weight 0."""
+        return self.samples.batch(ids, self.order, step)
 
 
 def batches(steps: Steps, first: int, stop: int, device: torch.device) -> Iterator[GlobalBatch]:

@@ -1,20 +1,31 @@
-"""`attnrec evaluate`: a trained run beside the baselines, in one process or under a launcher."""
+"""`attnrec evaluate`: a trained run on a part of its data, in one process or under a launcher. Each task has its own table."""
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import create_model
 
+from attnrec_dist.data.examples import ExampleSet
+from attnrec_dist.data.samples import ExampleSamples
 from attnrec_dist.data.views import Part, find_views
+from attnrec_dist.distributed import World
+from attnrec_dist.engine.identity import identity, stamped
 from attnrec_dist.engine.strategy import Strategy
-from attnrec_dist.errors import ConfigError, StorageError
-from attnrec_dist.evaluation.evaluate import MeasuringConfig, Tested, evaluate_beside_baselines
+from attnrec_dist.errors import ConfigError, MissingExtraError, StorageError
+from attnrec_dist.evaluation import example_report
+from attnrec_dist.evaluation.evaluate import MeasuringConfig, evaluate_beside_baselines
+from attnrec_dist.evaluation.predict import ExampleMeasuringConfig, Predictions, Thresholds, predict
 from attnrec_dist.evaluation.report import report, styled, to_json
-from attnrec_dist.inference.load import load_model
+from attnrec_dist.inference.load import TrainedModel, load_model
+from attnrec_dist.models import model_task
 from attnrec_dist.run_dir import write_whole
 from attnrec_dist.settings import Section, apply_overrides, build
 
@@ -33,27 +44,81 @@ class Request:
     per_view: Path | None = None
 
 
-def evaluate_run(run_dir: Path, request: Request, overrides: dict[str, Any]) -> Tested:
+@dataclass
+class Answer:
+    """What is told of an evaluation, whatever the task."""
+
+    text: str
+    json: str
+    per_view: Callable[[], pa.Table]  # the values of each customer or example
+    model: str  # whose row is to stand out
+    picture: Callable[[], Path] | None = None  # draws one, and says where
+
+
+def evaluate_run(run_dir: Path, request: Request, overrides: dict[str, Any]) -> Answer:
     """Evaluates on all processes together; rank 0 prints the table and writes the files. Raises UserError alike on all ranks."""
     strategy = Strategy("fp32", TIMEOUT_SECONDS)
     world = strategy.world
-    trained = world.together(lambda: load_model(run_dir, request.checkpoint, request.data, world.device))
-    config = evaluation_config(trained.tree, overrides, str(run_dir))
+    trained = world.together(lambda: load_model(run_dir, request.checkpoint, request.data, world.device, task=None))
+    test = {"next_item": tested_next_item, "ranking": tested_ranking}[model_task(trained.tree["model"]["name"])]
+    answer = test(trained, request, overrides, world)
+    world.on_main(lambda: tell(answer, trained, request))
+    strategy.close()
+    return answer
+
+
+def tested_next_item(trained: TrainedModel, request: Request, overrides: dict[str, Any], world: World) -> Answer:
+    """Ranks the whole catalogue, beside the baselines."""
+    config = evaluation_config(MeasuringConfig, trained.tree, overrides, str(trained.run_dir.path))
     views, newcomers = find_views(trained.data, trained.config, request.split)
     if not len(views):
         raise ConfigError(f"{trained.config.path}: nobody with a history has a target in the {request.split} part")
     name = f"{trained.tree['model']['name']}"
     tested = evaluate_beside_baselines(name, trained.model, views, newcomers, config, world)
-    world.on_main(lambda: tell(tested, trained.checkpoint.name, request, trained.data))
-    strategy.close()
-    return tested
+    metrics = next(iter(tested.measured.values())).metrics
+    text = report(tested.result, [metric for metric in SHOWN if metric in metrics] or metrics[:2])
+    return Answer(text, to_json(tested.result), lambda: tested.per_view(trained.data), name)
 
 
-class _Keys(Section):
-    evaluation: MeasuringConfig
+def tested_ranking(trained: TrainedModel, request: Request, overrides: dict[str, Any], world: World) -> Answer:
+    """The classification report of every task; decisions at the threshold that validation chose."""
+    config = evaluation_config(ExampleMeasuringConfig, trained.tree, overrides, str(trained.run_dir.path))
+    found = predictions_of(trained, request.split, config, world)
+    if not len(found.samples):
+        raise ConfigError(f"{trained.config.path}: has no examples in the {request.split} part; try --split validation")
+    thresholds = thresholds_of(trained, config, world)
+    name = f"{trained.tree['model']['name']}"
+    result = example_report.summarise(found, name, config.metrics, thresholds)
+
+    def picture() -> Path:
+        png = trained.run_dir.path / f"reliability-{request.split}.png"
+        example_report.draw_reliability(found, png)
+        return png
+
+    return Answer(example_report.report(result), example_report.to_json(result), found.per_example, name, picture)
 
 
-def evaluation_config(tree: dict[str, Any], overrides: dict[str, Any], where: str) -> MeasuringConfig:
+def predictions_of(trained: TrainedModel, split: Part, config: ExampleMeasuringConfig, world: World) -> Predictions:
+    """What a trained ranking model says of every example of a part."""
+    examples = ExampleSet.open(trained.data, split)
+    return predict(trained.model, ExampleSamples(examples, trained.config.max_length), config, world)
+
+
+def thresholds_of(trained: TrainedModel, config: ExampleMeasuringConfig, world: World) -> Thresholds:
+    """Those that were chosen on validation when the checkpoint was made; chosen now where it was made without validating."""
+
+    def kept() -> Thresholds | None:
+        progress = json.loads((trained.checkpoint / "progress.json").read_text())
+        extra = progress.get("extra", {})
+        return dict(extra["thresholds"]) if extra.get("step") == progress["step"] and "thresholds" in extra else None
+
+    found: Thresholds | None = world.on_main(kept)
+    if found is not None:
+        return found
+    return predictions_of(trained, "validation", config, world).thresholds()
+
+
+def evaluation_config(kind: type[Section], tree: dict[str, Any], overrides: dict[str, Any], where: str) -> Any:
     """What the run's own section says of measuring, with overrides such as --evaluation.threads.
 
     When training validates and what it chooses by is not asked here, and other sections are not to be changed.
@@ -61,28 +126,32 @@ def evaluation_config(tree: dict[str, Any], overrides: dict[str, Any], where: st
     for key in overrides:
         if not key.startswith("evaluation."):
             raise ConfigError(f"--{key}: only evaluation.* keys may be overridden here; attnrec evaluate --help lists them")
-    kept = {key: value for key, value in tree.get("evaluation", {}).items() if key in MeasuringConfig.model_fields}
-    return build(_Keys, apply_overrides({"evaluation": kept}, overrides), where, overrides).evaluation
+    kept = {key: value for key, value in tree.get("evaluation", {}).items() if key in kind.model_fields}
+    keys = create_model("Keys", __base__=Section, evaluation=(kind, ...))
+    return build(keys, apply_overrides({"evaluation": kept}, overrides), where, overrides).evaluation  # type: ignore[attr-defined]
 
 
-def tell(tested: Tested, checkpoint: str, request: Request, data: Any) -> None:
-    """Prints the table to stdout; writes JSON and Parquet where asked."""
-    print(f"checkpoint {checkpoint}", file=sys.stderr)
-    shown = [metric for metric in SHOWN if metric in next(iter(tested.measured.values())).metrics]
-    text = report(tested.result, shown or next(iter(tested.measured.values())).metrics[:2])
+def tell(answer: Answer, trained: TrainedModel, request: Request) -> None:
+    """Prints the table to stdout; writes JSON, Parquet and the picture where asked."""
+    print(f"checkpoint {trained.checkpoint.name}", file=sys.stderr)
     if sys.stdout.isatty():
         from rich.console import Console
 
-        Console(soft_wrap=True).print(styled(text, tested.result.model))
+        Console(soft_wrap=True).print(styled(answer.text, answer.model))
     else:
-        print(text)
+        print(answer.text)
     if request.output:
-        write_whole(request.output, to_json(tested.result))
+        write_whole(request.output, answer.json)
     if request.per_view:
         partial = request.per_view.with_name(f".{request.per_view.name}.partial")
         try:
-            pq.write_table(tested.per_view(data), partial)
+            pq.write_table(stamped(answer.per_view(), identity(trained, request.split)), partial)
             partial.replace(request.per_view)
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise StorageError.of(error, f"writing {request.per_view}") from None
+    if answer.picture is not None:
+        try:
+            print(answer.picture())
+        except MissingExtraError as error:
+            print(f"attnrec: no picture: {error}", file=sys.stderr)

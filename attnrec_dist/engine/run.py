@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,22 +11,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from attnrec_dist.batch import DataSpec, Needs
-from attnrec_dist.data.evidence import EvidenceFinder
 from attnrec_dist.data.loader import GlobalBatch, Share, Steps
 from attnrec_dist.data.order import Order
 from attnrec_dist.data.shards import DataSet
-from attnrec_dist.data.views import Views, find_views
-from attnrec_dist.data.windows import build_index, open_index
 from attnrec_dist.distributed import World
 from attnrec_dist.engine.checkpoint import Progress
 from attnrec_dist.engine.preemption import StopRequest
 from attnrec_dist.engine.strategy import Strategy
+from attnrec_dist.engine.task import Task, make_task
 from attnrec_dist.engine.tracking import Metrics, ProgressBar
-from attnrec_dist.errors import ConfigError, FaultError, RunDirError
-from attnrec_dist.evaluation.evaluate import evaluate
-from attnrec_dist.losses import build_loss, rank_as_trained
-from attnrec_dist.models import build_model
+from attnrec_dist.errors import ConfigError, RunDirError
 from attnrec_dist.run_dir import RunDir, write_whole
 from attnrec_dist.settings import build, read_yaml, to_yaml
 
@@ -63,8 +58,8 @@ class Run:
     strategy: Strategy
     world: World
     data: DataSet
+    task: Task
     steps: Steps
-    views: Views
     metrics: Metrics
     stop: StopRequest
     max_steps: int
@@ -73,12 +68,6 @@ class Run:
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must agree on with the run that loads it."""
         return {"data fingerprint": self.data.manifest.fingerprint, "model": self.config.model.name}
-
-    def build_model_and_loss(self) -> tuple[nn.Module, nn.Module]:
-        spec = data_spec(self.data, self.config)
-        model, loss = build_model(self.config.model, spec), build_loss(self.config.loss, spec)
-        rank_as_trained(model.table, getattr(self.config.loss, "normalize", False))  # type: ignore[arg-type]
-        return model, loss
 
     def say(self, text: str) -> None:
         if self.world.is_main:
@@ -117,21 +106,24 @@ class Run:
         if config.patience is None or progress.evaluations_without_gain < config.patience:
             return ""
         return (
-            f"{config.metric} has not risen for {config.patience} evaluations; best {progress.best_value:.4f} "
+            f"{config.metric} has not improved for {config.patience} evaluations; best {progress.best_value:.4f} "
             f"at step {progress.best_step}"
         )
 
     def validate(self, objective: nn.Module, progress: Progress, bar: ProgressBar) -> bool:
         """Evaluates on the validation part and takes it to the books; True when it is the best so far."""
         config = self.config.evaluation
-        if not len(self.views):
+        found = self.task.validate(objective.model)  # type: ignore[arg-type]
+        if found is None:
             return False
-        result = evaluate(objective.model, self.views, config, self.world)  # type: ignore[arg-type]
-        values = result.flat()
-        self.metrics.log(progress.step, **{f"eval/{name}": value for name, value in values.items()})
+        self.metrics.log(
+            progress.step, **{f"eval/{name}": value for name, value in found.values.items() if not math.isnan(value)}
+        )
         self.metrics.flush()
-        value = values[config.metric]
-        improved = progress.best_value is None or value > progress.best_value
+        if found.kept:
+            progress.extra = {"step": progress.step, **found.kept}
+        value = found.values[config.metric]
+        improved = self.task.improves(value, progress.best_value)
         if improved:
             progress.best_value, progress.best_step, progress.evaluations_without_gain = value, progress.step, 0
         else:
@@ -154,17 +146,12 @@ def start(config: RunConfig, run_dir: RunDir) -> Run:
         )
     world.on_main(lambda: claim(run_dir, config))
     data = open_data(config, world)
-    world.on_main(lambda: build_index(data, config.data, run_dir.index))
-    index = open_index(data, config.data, run_dir.index)
-    if index is None:
-        raise FaultError(
-            f"{run_dir.index}: rank {world.rank} cannot see the sample index; is the directory shared between the nodes?"
-        )
+    task = make_task(config, data, run_dir, world)
     train = config.train
     order = Order(
         data.manifest.fingerprint,
         train.seed,
-        len(index),
+        len(task.samples),
         train.global_batch_size,
         config.data.block_size,
         config.data.shuffle_blocks,
@@ -175,10 +162,8 @@ def start(config: RunConfig, run_dir: RunDir) -> Run:
         strategy=strategy,
         world=world,
         data=data,
-        steps=Steps(
-            data, index, config.data, order, Share(world.rank, world.size, train.micro_batch_tokens), evidence_for(config, data)
-        ),
-        views=find_views(data, config.data, "validation")[0],
+        task=task,
+        steps=Steps(task.samples, config.data, order, Share(world.rank, world.size, train.micro_batch_tokens)),
         metrics=Metrics(run_dir.metrics, config.tracking.tensorboard, world.is_main),
         stop=StopRequest(),
         max_steps=last_step(config, order),
@@ -203,17 +188,6 @@ def open_data(config: RunConfig, world: World) -> DataSet:
 
     result: DataSet = world.together(opened)
     return result
-
-
-def data_spec(data: DataSet, config: RunConfig) -> DataSpec:
-    types = config.data.input_types(data.manifest.event_types)
-    return DataSpec(data.manifest.num_items, config.data.max_length, types, data)
-
-
-def evidence_for(config: RunConfig, data: DataSet) -> EvidenceFinder | None:
-    """What the model's experts have to have looked up, if it has any."""
-    needs: Needs = getattr(config.model, "needs", Needs())
-    return EvidenceFinder(needs, data) if needs.names else None
 
 
 def claim(run_dir: RunDir, config: RunConfig) -> None:

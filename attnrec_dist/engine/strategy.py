@@ -18,7 +18,7 @@ from accelerate.utils import DistributedDataParallelKwargs, DistributedType, Ini
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from attnrec_dist.batch import SequenceBatch
+from attnrec_dist.batch import Batch
 from attnrec_dist.distributed import World, keep_freed_memory, needing_peers
 from attnrec_dist.errors import ConfigError
 
@@ -84,7 +84,7 @@ class Strategy:
         plain: nn.Module = wrapped.module if isinstance(wrapped, DistributedDataParallel) else wrapped
         return plain
 
-    def warm_up(self, wrapped: nn.Module, standin: SequenceBatch) -> None:
+    def warm_up(self, wrapped: nn.Module, standin: Batch) -> None:
         """Two throw-away passes: DDP lays its buckets out anew after the first, which from three ranks on changes the order of
         additions; done at every start, a resumed run adds in the same order as an uninterrupted one."""
         if self.world.size == 1:

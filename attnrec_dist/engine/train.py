@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from attnrec_dist.batch import PADDING, SequenceBatch
+from attnrec_dist.batch import PADDING, Batch
 from attnrec_dist.data.loader import GlobalBatch, batches, worker_errors
 from attnrec_dist.data.order import derive_key
 from attnrec_dist.engine import checkpoint
@@ -116,7 +116,7 @@ def seed_generators(*place: int) -> None:
 def build(run: Run) -> tuple[nn.Module, torch.optim.Optimizer]:
     """The wrapped objective with its initial weights, equal on all ranks, and its optimizer."""
     torch.manual_seed(run.config.train.seed)
-    wrapped = run.strategy.wrap(Objective(*run.build_model_and_loss()))
+    wrapped = run.strategy.wrap(Objective(*run.task.model_and_loss()))
     return wrapped, make_optimizer(run.strategy.unwrap(wrapped), run.config.optimizer)
 
 
@@ -127,9 +127,9 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.loss = model, loss
 
-    def forward(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(sum of weighted losses, sum of weights) of a micro-batch: scalars."""
-        total, weight = self.loss(self.model(batch), batch, self.model.table)
+        total, weight = self.loss(self.model(batch), batch, getattr(self.model, "table", None))
         return total, weight
 
 

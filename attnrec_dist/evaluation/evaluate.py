@@ -24,6 +24,7 @@ from attnrec_dist.distributed import World
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.evaluation import baselines, metrics
 from attnrec_dist.evaluation.baselines import BaselinesConfig, Events, Histories, Statistics
+from attnrec_dist.evaluation.config import ValidationConfig
 from attnrec_dist.evaluation.ranking import ranks
 from attnrec_dist.evaluation.report import Result, against_the_best, summarise, view_values
 from attnrec_dist.inference.load import score
@@ -63,15 +64,12 @@ class MeasuringConfig(Section):
         return names
 
 
-class EvaluationConfig(MeasuringConfig):
+class EvaluationConfig(MeasuringConfig, ValidationConfig):
     """The `evaluation` section of a run: when to validate as well, and what the result decides."""
 
-    every_epochs: float = Field(1.0, gt=0, description="epochs between validations")
-    every_steps: int | None = Field(None, ge=1, description="steps between validations, instead of every_epochs")
     metric: str = Field(
         "next_basket/all/ndcg@10", description="protocol/policy/metric on validation that chooses the best checkpoint"
     )
-    patience: int | None = Field(None, ge=1, description="validations without gain that end the training; null: never")
 
     @model_validator(mode="after")
     def _measures_what_it_chooses_by(self) -> EvaluationConfig:
@@ -124,22 +122,26 @@ class Tested:
     measured: dict[str, Measured]  # the model first
 
     def per_view(self, data: DataSet) -> pa.Table:
-        """One row a recommender, protocol, policy and customer; one column a metric, null where nothing was relevant."""
-        parts = []
-        for recommender, measured in self.measured.items():
-            values = measured.values()
-            for part in measured.ranks:
-                protocol, policy = part.split("/")
-                users = measured.users[protocol]
-                columns: dict[str, Any] = {
-                    "recommender": [recommender] * len(users),
-                    "protocol": [protocol] * len(users),
-                    "policy": [policy] * len(users),
-                    "user": data.users()["id"].take(pa.array(users)),
-                }
-                columns |= {metric: pa.array(values[f"{part}/{metric}"], from_pandas=True) for metric in measured.metrics}
-                parts.append(pa.table(columns))
-        return pa.concat_tables(parts)
+        return per_view(self.measured, data)
+
+
+def per_view(of: dict[str, Measured], data: DataSet) -> pa.Table:
+    """One row a recommender, protocol, policy and customer; one column a metric, null where nothing was relevant."""
+    parts = []
+    for recommender, measured in of.items():
+        values = measured.values()
+        for part in measured.ranks:
+            protocol, policy = part.split("/")
+            users = measured.users[protocol]
+            columns: dict[str, Any] = {
+                "recommender": [recommender] * len(users),
+                "protocol": [protocol] * len(users),
+                "policy": [policy] * len(users),
+                "user": data.users()["id"].take(pa.array(users)),
+            }
+            columns |= {metric: pa.array(values[f"{part}/{metric}"], from_pandas=True) for metric in measured.metrics}
+            parts.append(pa.table(columns))
+    return pa.concat_tables(parts)
 
 
 def evaluate_beside_baselines(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from attnrec_dist.errors import MissingExtraError, RunDirError
+from attnrec_dist.evaluation.classification import higher_is_better
 
 SHOWN = "eval/next_basket/all/ndcg@10"  # what marks the best step, unless told otherwise
 
@@ -133,7 +134,8 @@ def _draw_evaluations(axes: Any, evaluations: dict[str, dict[int, float]], selec
         label = key.removeprefix("eval/").rpartition("/")[0].replace("_", " ").replace("/", ", ")
         bold = key == selected
         axes.plot(steps, [points[s] for s in steps], marker="o", markersize=3, linewidth=2 if bold else 1.2, label=label or key)
-    best = best_step(evaluations.get(selected, {}))
+    sign = 1 if higher_is_better(selected) else -1
+    best = best_step({step: sign * value for step, value in evaluations.get(selected, {}).items()})
     if best is not None:
         value = evaluations[selected][best]
         axes.axvline(best, color="black", linestyle=":", linewidth=1)

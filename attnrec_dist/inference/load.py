@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnrec_dist.batch import DataSpec, SequenceBatch
+from attnrec_dist.batch import SequenceBatch, TaskName
 from attnrec_dist.data.config import DataConfig
 from attnrec_dist.data.shards import DataSet
+from attnrec_dist.data.spec import data_spec
 from attnrec_dist.errors import CheckpointError, DataError, RunDirError
 from attnrec_dist.losses import rank_as_trained
-from attnrec_dist.models import build_model, model_config_class
+from attnrec_dist.models import build_model, model_config_class, model_task
 from attnrec_dist.run_dir import MARKER, RunDir, read_weights
 from attnrec_dist.settings import build, read_yaml
 
@@ -33,10 +34,17 @@ class TrainedModel:
     device: torch.device
 
 
-def load_model(path: Path, checkpoint: str = "best", data: str | None = None, device: torch.device | None = None) -> TrainedModel:
+def load_model(
+    path: Path,
+    checkpoint: str = "best",
+    data: str | None = None,
+    device: torch.device | None = None,
+    task: TaskName | None = "next_item",
+) -> TrainedModel:
     """The model of a run directory. Raises RunDirError, CheckpointError or DataError.
 
-    `data` stands in for the run's `data.path`, where the data set has moved; one with another fingerprint is refused.
+    `data` stands in for the run's `data.path`, where the data set has moved; one with another fingerprint is refused, and so is a
+    model of another task than `task` (None: any will do).
     """
     run_dir = RunDir.existing(path)
     where = str(run_dir.config)
@@ -45,7 +53,13 @@ def load_model(path: Path, checkpoint: str = "best", data: str | None = None, de
     if not all(isinstance(section, dict) for section in sections):
         raise RunDirError(f"{where}: lacks the sections data and model, so it is no run of `attnrec train`")
     config = build(DataConfig, {**tree["data"], **({"path": data} if data else {})}, where)
-    model_config = build(model_config_class(tree["model"].get("name")), tree["model"], where)
+    name = tree["model"].get("name")
+    if task not in (None, model_task(name)):
+        raise RunDirError(
+            f"{path}: holds the model {name} of the task {model_task(name)}, but this is done with models of {task}; "
+            f"type attnrec evaluate {path} to see what it does"
+        )
+    model_config = build(model_config_class(name), tree["model"], where)
     try:
         data_set = DataSet.open(Path(config.path), verify=False)
     except DataError as error:
@@ -60,10 +74,9 @@ def load_model(path: Path, checkpoint: str = "best", data: str | None = None, de
             f"{folder}: was trained on the data set {trained_on}, but {config.path} is {data_set.manifest.fingerprint}; "
             "name the right one with --data"
         )
-    manifest = data_set.manifest
-    types = config.input_types(manifest.event_types)
-    model = build_model(model_config, DataSpec(manifest.num_items, config.max_length, types, data_set))
-    rank_as_trained(model.table, bool((tree.get("loss") or {}).get("normalize")))  # type: ignore[arg-type]
+    model = build_model(model_config, data_spec(data_set, config))
+    if hasattr(model, "table"):
+        rank_as_trained(model.table, bool((tree.get("loss") or {}).get("normalize")))  # type: ignore[arg-type]
     weights = read_weights(folder)
     if next(iter(weights.values())).dtype == torch.float64:
         model = model.double()

@@ -27,11 +27,11 @@ def test_a_finished_run_says_so_and_goes_on_with_more_epochs(trial: Callable[...
 
 def test_an_early_stopped_run_says_so_and_goes_on_with_more_patience(trial: Callable[..., Trial]) -> None:
     run = trial(optimizer__lr=1e-9, evaluation__patience=2)  # nothing is learnt, so the first validation stays the best
-    assert "has not risen for 2 evaluations" in run.run(launcher="plain")
+    assert "has not improved for 2 evaluations" in run.run(launcher="plain")
     assert run.status()["state"] == "done"
     assert max(run.losses()) == 18
     assert (run.run_dir / "best").resolve().name == "step-00000006"
-    assert "nothing left to do: next_basket/all/ndcg@10 has not risen for 2 evaluations" in run.run(launcher="plain")
+    assert "nothing left to do: next_basket/all/ndcg@10 has not improved for 2 evaluations" in run.run(launcher="plain")
     assert max(run.losses()) == 18
     run.run(launcher="plain", evaluation__patience=3)
     assert max(run.losses()) == 24

@@ -15,6 +15,7 @@ import torch
 from attnrec_dist.data.config import DataConfig
 from attnrec_dist.data.loader import Share, Steps, batches, worker_errors
 from attnrec_dist.data.order import Order, samples
+from attnrec_dist.data.samples import WindowSamples
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.windows import build_index, open_index
 from attnrec_dist.errors import WorkerError
@@ -32,7 +33,7 @@ def make_steps(shop, tmp_path_factory):
         build_index(data, config, directory)
         index = open_index(data, config, directory)
         order = Order(data.manifest.fingerprint, 0, len(index), 16, config.block_size, config.shuffle_blocks)
-        return Steps(data, index, config, order, share or Share(0, 1, 60))
+        return Steps(WindowSamples(data, index, config), config, order, share or Share(0, 1, 60))
 
     return make
 
@@ -88,8 +89,8 @@ def test_samples_say_whose_they_are(make_steps):
                     assert user < 0
                     continue
                 begin, end = int(micro.offsets[row]), int(micro.offsets[row + 1])
-                own = steps.data.rows(np.array([user]))
-                first = int(steps.index.windows[sample, 0])
+                own = steps.samples.data.rows(np.array([user]))
+                first = int(steps.samples.index.windows[sample, 0])
                 assert micro.items[begin:end].tolist() == own.items[first : first + end - begin].tolist()
 
 

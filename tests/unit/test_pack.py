@@ -15,6 +15,7 @@ from attnrec_dist.data.config import DataConfig
 from attnrec_dist.data.loader import Share, Steps
 from attnrec_dist.data.order import Order
 from attnrec_dist.data.pack import ranges
+from attnrec_dist.data.samples import WindowSamples
 from attnrec_dist.data.windows import SampleIndex, target_codes, windows_of
 
 
@@ -27,7 +28,8 @@ def index_of(data: FakeData, config: DataConfig) -> SampleIndex:
 def steps_of(data: FakeData, config: DataConfig, global_batch: int = 4, share: Share | None = None) -> Steps:
     index = index_of(data, config)
     assume(len(index))
-    return Steps(data, index, config, Order("f", 0, len(index), global_batch), share or Share(0, 1, 10))
+    order = Order("f", 0, len(index), global_batch)
+    return Steps(WindowSamples(data, index, config), config, order, share or Share(0, 1, 10))
 
 
 def check_shape(batch: SequenceBatch) -> None:
@@ -112,7 +114,7 @@ def test_every_target_is_trained_once_an_epoch_and_no_query_sees_its_own(data, c
     }
     assert set(trained.values()) == {1}
     if config.targets == "last":
-        windows = collections.Counter(steps.index.rows_of(np.arange(len(steps.index))).tolist())
+        windows = collections.Counter(steps.samples.index.rows_of(np.arange(len(steps.samples.index))).tolist())
         assert collections.Counter(user for user, _ in trained) == windows, "one of each window"
         latest = {user: max(number for owner, number in expected if owner == user) for user, _ in expected}
         assert set(latest.items()) <= set(trained) <= expected
@@ -144,7 +146,7 @@ def test_weights_and_counts_of_a_step_are_those_of_its_batches(data, config):
 @given(time_split(), configs())
 def test_singletons_says_whether_every_basket_holds_one_token(data, config):
     steps = steps_of(data, config)
-    batch = steps.micro_batch(np.arange(len(steps.index)))
+    batch = steps.micro_batch(np.arange(len(steps.samples.index)))
     sizes = collections.Counter(
         (row, int(batch.baskets[token]))
         for row in range(len(batch.sample_ids))
@@ -166,7 +168,9 @@ def test_standins_are_rows_of_one_token_that_weigh_nothing():
         assert batch.offsets.diff()[-extra:].tolist() == [1] * extra
         assert batch.target_weight[-extra:].tolist() == [0.0] * extra
         assert batch.users[-extra:].tolist() == [PADDING] * extra
-        assert float(batch.target_weight.sum()) == pytest.approx(float(steps.index.queries(np.array(ids)).sum()), abs=1e-6)
+        assert float(batch.target_weight.sum()) == pytest.approx(
+            float(steps.samples.index.queries(np.array(ids)).sum()), abs=1e-6
+        )
 
 
 def test_the_order_inside_a_batch_is_the_order_asked_for():

@@ -19,7 +19,7 @@ from typing import Any
 import attnrec_dist.cli
 from attnrec_dist.engine import checkpoint
 from attnrec_dist.engine import train as training
-from attnrec_dist.evaluation import evaluate
+from attnrec_dist.evaluation import evaluate, predict
 
 RANK = int(os.environ.get("RANK", "0"))
 RECORD = Path(os.environ["RECORD_DIR"])
@@ -44,15 +44,22 @@ def note(batch: Any) -> None:
         "step": batch.step,
         "samples": [each.sample_ids.tolist() for each in micro],
         "users": [each.users.tolist() for each in micro],
-        "weight": float(sum(each.target_weight.double().sum() for each in micro)),
+        "weight": float(sum(weights(each).double().sum() for each in micro)),
         "standin_weight": float(sum(standin_weight(each) for each in micro)),
-        "targets": sum(int((each.target_weight > 0).sum()) for each in micro),
+        "targets": sum(int((weights(each) > 0).sum()) for each in micro),
     }
     with open(RECORD / f"rank-{RANK}.jsonl", "a") as file:
         file.write(json.dumps(line) + "\n")
 
 
+def weights(batch: Any) -> Any:
+    """Of each target, or of each labelled example for the task that every example has."""
+    return batch.target_weight if hasattr(batch, "target_weight") else batch.label_weights["label"]
+
+
 def standin_weight(batch: Any) -> float:
+    if not hasattr(batch, "target_weight"):
+        return float(sum(each[batch.sample_ids < 0].sum() for each in batch.label_weights.values()))
     row = (batch.queries[batch.target_query].unsqueeze(1) >= batch.offsets[1:]).sum(1)
     return float(batch.target_weight[batch.sample_ids[row] < 0].sum())
 
@@ -119,5 +126,5 @@ if __name__ == "__main__":
     training.train_step = watched_step(training.train_step)
     watch_checkpoints()
     watch_run()
-    evaluate.MOST_VIEWS = 32  # so that a small log makes several micro-batches: some for every rank
+    evaluate.MOST_VIEWS = predict.EXAMPLES_AT_ONCE = 32  # so that a small log makes several micro-batches: some for every rank
     attnrec_dist.cli.leave(attnrec_dist.cli.main(sys.argv[1:]))

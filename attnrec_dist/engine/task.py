@@ -1,0 +1,134 @@
+"""What a run trains, and what it is judged by: the two tasks, next_item and ranking. The loop, the order and the checkpoints know
+no difference; whatever differs is asked of a Task.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import nn
+
+from attnrec_dist.batch import Needs
+from attnrec_dist.data.evidence import EvidenceFinder
+from attnrec_dist.data.examples import ExampleSet
+from attnrec_dist.data.samples import ExampleSamples, Samples, WindowSamples
+from attnrec_dist.data.shards import DataSet
+from attnrec_dist.data.spec import data_spec
+from attnrec_dist.data.views import find_views
+from attnrec_dist.data.windows import build_index, open_index
+from attnrec_dist.distributed import World
+from attnrec_dist.errors import ConfigError, DataError, FaultError
+from attnrec_dist.evaluation.classification import higher_is_better
+from attnrec_dist.evaluation.evaluate import evaluate
+from attnrec_dist.evaluation.predict import predict
+from attnrec_dist.losses import build_loss, rank_as_trained
+from attnrec_dist.models import build_model, model_task
+from attnrec_dist.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from attnrec_dist.run_config import RunConfig
+
+
+@dataclass
+class Validated:
+    """The figures of a validation, by name; and what is kept of it with the checkpoint, if anything."""
+
+    values: dict[str, float]
+    kept: dict[str, Any] = field(default_factory=dict)
+
+
+class Task(Protocol):
+    """One of the two kinds of training. Made on all ranks together."""
+
+    samples: Samples
+
+    def model_and_loss(self) -> tuple[nn.Module, nn.Module]: ...
+
+    def validate(self, model: nn.Module) -> Validated | None:
+        """Measures on the validation part, on all ranks together; None where nothing is in it."""
+        ...
+
+    def improves(self, value: float, best: float | None) -> bool: ...
+
+
+class NextItem:
+    """Given a history, what comes next: windows of the training part, ranks of the whole catalogue."""
+
+    def __init__(self, config: RunConfig, data: DataSet, run_dir: RunDir, world: World):
+        self.config, self.data, self.world = config, data, world
+        world.on_main(lambda: build_index(data, config.data, run_dir.index))
+        index = open_index(data, config.data, run_dir.index)
+        if index is None:
+            raise FaultError(
+                f"{run_dir.index}: rank {world.rank} cannot see the sample index; is the directory shared between the nodes?"
+            )
+        self.samples: Samples = WindowSamples(data, index, config.data, evidence_for(config, data))
+        self.views = find_views(data, config.data, "validation")[0]
+
+    def model_and_loss(self) -> tuple[nn.Module, nn.Module]:
+        model, loss = built(self.config, self.data)
+        rank_as_trained(model.table, getattr(self.config.loss, "normalize", False))  # type: ignore[arg-type]
+        return model, loss
+
+    def validate(self, model: nn.Module) -> Validated | None:
+        if not len(self.views):
+            return None
+        return Validated(evaluate(model, self.views, self.config.evaluation, self.world).flat())
+
+    def improves(self, value: float, best: float | None) -> bool:
+        return best is None or value > best
+
+
+class Ranking:
+    """Given a user, an item and features, how probable the label is: labelled examples, classification metrics."""
+
+    def __init__(self, config: RunConfig, data: DataSet, run_dir: RunDir, world: World):
+        self.config, self.data, self.world = config, data, world
+        self.measuring: Any = config.evaluation  # an ExampleEvaluationConfig: run_config.py
+        train, validation = (ExampleSet.open(data, part) for part in ("train", "validation"))
+        self.samples: Samples = ExampleSamples(train, config.data.max_length)
+        self.validation = ExampleSamples(validation, config.data.max_length)
+        if not len(train):
+            raise DataError(f"{data.path}: has no training examples; `attnrec inspect {data.path}` tells what is in it")
+        task, _, metric = self.measuring.metric.rpartition("/")
+        if task not in train.spec.tasks:
+            close = difflib.get_close_matches(task, train.spec.tasks, 1, 0) or train.spec.tasks[:1]
+            raise ConfigError(
+                f"evaluation.metric: the data set has no task {task!r}; did you mean {close[0]}/{metric}? "
+                f"Its tasks: {', '.join(train.spec.tasks)}"
+            )
+
+    def model_and_loss(self) -> tuple[nn.Module, nn.Module]:
+        return built(self.config, self.data)
+
+    def validate(self, model: nn.Module) -> Validated | None:
+        if not len(self.validation):
+            return None
+        found = predict(model, self.validation, self.measuring, self.world)
+        thresholds = found.thresholds()
+        return Validated(found.flat(self.measuring.metrics, thresholds), {"thresholds": thresholds})
+
+    def improves(self, value: float, best: float | None) -> bool:
+        if math.isnan(value):
+            return False
+        return best is None or (value > best if higher_is_better(self.measuring.metric) else value < best)
+
+
+def make_task(config: RunConfig, data: DataSet, run_dir: RunDir, world: World) -> Task:
+    kinds: dict[str, Any] = {"next_item": NextItem, "ranking": Ranking}
+    task: Task = kinds[model_task(config.model.name)](config, data, run_dir, world)
+    return task
+
+
+def built(config: RunConfig, data: DataSet) -> tuple[nn.Module, nn.Module]:
+    spec = data_spec(data, config.data)
+    return build_model(config.model, spec), build_loss(config.loss, spec)
+
+
+def evidence_for(config: RunConfig, data: DataSet) -> EvidenceFinder | None:
+    """What the model's experts have to have looked up, if it has any."""
+    needs: Needs = getattr(config.model, "needs", Needs())
+    return EvidenceFinder(needs, data) if needs.names else None
