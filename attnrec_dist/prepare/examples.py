@@ -95,6 +95,10 @@ class ExampleMaker:
         for part, code in zip(EXAMPLE_PARTS, range(3), strict=True):
             writer.write_part(part, self.engine.ordered_batches(self._part(code)))
         spec = writer.finish(words, making.left_out)
+        for part in EXAMPLE_PARTS[1:]:
+            for task in spec.tasks:
+                if spec.positives[task][part] in (0, spec.known[task][part]):
+                    progress(f"  warning: label {task}: the {part} part has not both classes, so most metrics say nothing there")
         self.engine.drop("example_values", *(f"words{place}" for place, feature in enumerate(self.features) if feature.is_text))
         return spec
 
