@@ -85,7 +85,7 @@ def test_plot_and_help(ranking, attnrec):
         (["--evaluation.metric", "next_basket/all/ndcg@10"], "unknown metric 'ndcg@10' of the ranking task"),
         (["--data.targets", "last"], "data.targets: says which samples next_item trains"),
         (["--model.context", "[colur]"], "there is no field 'colur'"),
-        (["--loss.task_weights", "{crat: 2}"], "no task 'crat'"),
+        (["--loss.name", "binary", "--loss.task_weights", "{crat: 2}"], "no task 'crat'"),
     ],
 )
 def test_mistakes_of_a_configuration(ranking, attnrec, tmp_path, options, message):

@@ -278,7 +278,7 @@ def test_context_fields_steer_alpha_and_have_no_share():
     ("keys", "message"),
     [
         ({"context": ["prize"]}, r"model\.context: there is no field 'prize'"),
-        ({"width": 30}, r"model\.width 30 .* try --model\.width 32"),
+        ({"width": 31}, r"model\.width 31 .* try --model\.width 32"),
         ({"attention": "uniform", "context": ["price"]}, r"model\.context steers alpha"),
         ({"context": ["candidate", "moment", "history", *(each.name for each in FIELDS)]}, "nothing is left"),
     ],
