@@ -75,10 +75,11 @@ def optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> di
 
 
 def load_optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    """The inverse of `optimizer_tensors`."""
+    """The inverse of `optimizer_tensors`. The tensors are copied: those of a file lie at any address, and a product with
+    averaged weights that are not aligned as torch aligns its own may have another last digit (seen with a [1, 64] weight)."""
     parameters = dict(module.named_parameters())
     for path, value in tensors.items():
         name, _, key = path.rpartition("/")
         parameter = parameters[name]
         device = "cpu" if key == "step" and parameter.device.type == "cpu" else parameter.device
-        optimizer.state[parameter][key] = value.to(device)
+        optimizer.state[parameter][key] = value.to(device, copy=True)

@@ -15,7 +15,7 @@ from torch import nn
 from attnrec_dist.engine import checkpoint
 from attnrec_dist.engine.average import averaged, update_average
 from attnrec_dist.engine.checkpoint import Progress
-from attnrec_dist.engine.optim import OptimizerConfig, make_optimizer, optimizer_tensors
+from attnrec_dist.engine.optim import OptimizerConfig, load_optimizer_tensors, make_optimizer, optimizer_tensors
 from attnrec_dist.run_dir import AVERAGE_FILE, OBJECTIVE_FILE, RunDir, read_weights
 
 
@@ -100,6 +100,18 @@ def test_a_resume_goes_on_bitwise_with_both(tmp_path):
     assert all(map(torch.equal, weights(module), weights(other)))
     assert all(map(torch.equal, inside(module, optimizer), inside(other, other_optimizer)))
     assert {*optimizer_tensors(other, other_optimizer)} == {*optimizer_tensors(module, optimizer)}
+
+
+def test_what_is_loaded_is_aligned_as_what_was_trained():
+    """Where it is not, a product with the averaged weights may have another last digit than in the run that went through."""
+    module, optimizer = tiny()
+    step(module, optimizer, 1, 0.9)
+    buffer = torch.zeros(100)[1:]  # as of a file: at any address
+    lengths = {name: value.numel() for name, value in optimizer_tensors(module, optimizer).items()}
+    places = {name: buffer[3 * at : 3 * at + length] for at, (name, length) in enumerate(lengths.items())}
+    shapes = {name: value.shape for name, value in optimizer_tensors(module, optimizer).items()}
+    load_optimizer_tensors(module, optimizer, {name: part.view(shapes[name]) for name, part in places.items()})
+    assert {value.data_ptr() % 64 for value in optimizer_tensors(module, optimizer).values()} == {0}
 
 
 def test_the_checkpoint_serves_the_average_and_keeps_the_raw_weights(tmp_path):
