@@ -99,13 +99,7 @@ def make_parser() -> argparse.ArgumentParser:
     refit.add_argument("--data", type=Path, help="the data set: the same log, nothing held back for validation (required)")
     refit.add_argument("--output", type=Path, help="the run directory to write (default: RUN_DIR-refit)")
 
-    evaluate = _command(
-        commands,
-        "evaluate",
-        "measure a run: ranks of the whole catalogue beside baselines, or a classification report",
-        evaluate_command,
-        evaluation_keys,
-    )
+    evaluate = _command(commands, "evaluate", "measure a run beside the baselines", evaluate_command, evaluation_keys)
     evaluate.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
     evaluate.add_argument("--split", choices=["validation", "test"], default="test")
     evaluate.add_argument("--checkpoint", default="best", help="best, last, or a name such as step-00000100 (default: best)")

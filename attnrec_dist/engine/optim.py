@@ -46,7 +46,7 @@ def make_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Op
 
 
 def _is_table(module: nn.Module) -> bool:
-    return isinstance(module, nn.Embedding) or type(module).__name__ == "ItemTable"
+    return isinstance(module, nn.Embedding) or type(module).__name__ in ("ItemTable", "NumericFields")
 
 
 def learning_rate(config: OptimizerConfig, step: int, max_steps: int) -> float:

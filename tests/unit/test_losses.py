@@ -11,12 +11,13 @@ from strategies import batches, make_batch, take_rows
 
 from attnrec_dist.batch import DataSpec, Output
 from attnrec_dist.errors import ConfigError
-from attnrec_dist.losses import LOSSES, build_loss, loss_config_class, rank_as_trained
+from attnrec_dist.losses import LOSSES, build_loss, loss_config_class, loss_task, rank_as_trained
 from attnrec_dist.ops.item_table import ItemTable
 from attnrec_dist.settings import build
 
 SPEC = DataSpec(num_items=30, max_length=40, statistics=make_statistics(30))
-every_loss = pytest.mark.parametrize("name", LOSSES)
+NEXT_ITEM = [name for name in LOSSES if loss_task(name) == "next_item"]  # the others: test_ranking_models.py
+every_loss = pytest.mark.parametrize("name", NEXT_ITEM)
 # Settings that compute something else than the defaults do.
 VARIANTS = {
     "softmax": [{}, {"temperature": 0.5}],
@@ -28,7 +29,7 @@ VARIANTS = {
     ],
     "bce": [{}, {"negatives": 1}, {"negatives": 6, "calibration": 0.75, "distribution": "popularity"}, {"shared": True}],
 }
-CASES = [{"name": name, **keys} for name in LOSSES for keys in VARIANTS.get(name, [{}])]
+CASES = [{"name": name, **keys} for name in NEXT_ITEM for keys in VARIANTS.get(name, [{}])]
 every_case = pytest.mark.parametrize("keys", CASES, ids=[" ".join(map(str, case.values())) for case in CASES])
 
 

@@ -14,7 +14,7 @@ from strategies import EVENT_TYPES, batches, change_tokens, make_batch, shuffle_
 from attnrec_dist.batch import DataSpec, Needs
 from attnrec_dist.errors import ConfigError, DataError
 from attnrec_dist.losses import build_loss, loss_config_class
-from attnrec_dist.models import MODELS, build_model, model_config_class
+from attnrec_dist.models import MODELS, build_model, model_config_class, model_task
 from attnrec_dist.ops.packed import Layout
 from attnrec_dist.settings import build
 
@@ -28,7 +28,8 @@ VARIANTS = {
     "bsarec": [{"cutoff": 9, "alpha": 0.3, "heads": 4, "width": 12, "activation": "relu"}],
     "mixture": [{"experts": ["sequence", "trend"], "half_lives": [7.0], "body": {"norm": "post", "width": 12}}],
 }
-CASES = [(name, keys) for name in MODELS for keys in [{}, *VARIANTS.get(name, [])]]
+NEXT_ITEM = [name for name in MODELS if model_task(name) == "next_item"]  # the others: test_ranking_models.py
+CASES = [(name, keys) for name in NEXT_ITEM for keys in [{}, *VARIANTS.get(name, [])]]
 every_model = pytest.mark.parametrize(
     ("name", "keys"), CASES, ids=[f"{name}-{'-'.join(keys) or 'defaults'}" for name, keys in CASES]
 )

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from fake_statistics import make_statistics
+from ranking_batches import EXAMPLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -22,16 +23,19 @@ from attnrec_dist.engine.optim import (
 )
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.models import MODELS, build_model, model_config_class
+from attnrec_dist.models.fields import NumericFields
+from attnrec_dist.ops.item_table import ItemTable
 from attnrec_dist.settings import build
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_decay_falls_on_matrices_and_spares_vectors_and_tables(name):
-    model = build_model(model_config_class(name)(name=name), DataSpec(20, 10, ("view", "buy"), make_statistics(20)))
+    model = build_model(model_config_class(name)(name=name), DataSpec(20, 10, ("view", "buy"), make_statistics(20), EXAMPLES))
     optimizer = make_optimizer(model, OptimizerConfig(weight_decay=0.1))
     decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
     tables = {id(p) for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters(recurse=False)}
-    tables |= {id(p) for p in model.table.parameters()}
+    others = [module for module in model.modules() if isinstance(module, ItemTable | NumericFields)]
+    tables |= {id(p) for module in others for p in module.parameters(recurse=False)}
     everything = [p for group in optimizer.param_groups for p in group["params"]]
     assert {id(p) for p in everything} == {id(p) for p in model.parameters()}
     assert len(everything) == len({id(p) for p in everything})
