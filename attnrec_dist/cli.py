@@ -143,9 +143,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_compare(commands: Any) -> None:
     compare = _command(commands, "compare", "which of two or more runs is better, and how surely", compare_command)
-    compare.add_argument(
-        "run_dirs", metavar="RUN_DIR", nargs="*", type=Path, help="two runs or more, tested on the same data set"
-    )
+    compare.add_argument("run_dirs", metavar="RUN_DIR", nargs="*", type=Path, help="two runs or more of one data set")
     compare.add_argument(
         "--metric", nargs="+", help="such as ndcg@10 or period/new/recall@20 (default: what chose the first run's checkpoint)"
     )

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 from fake_statistics import make_statistics
-from ranking_batches import EXAMPLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ranking_batches import EXAMPLES
 from torch import nn
 
 from attnrec_dist.batch import DataSpec
