@@ -105,7 +105,7 @@ def train(arguments: argparse.Namespace) -> dict[str, float]:
     finder = EvidenceFinder(needs, data) if needs.names else None
     order = Order(data.manifest.fingerprint, 0, len(index), arguments.batch)
     steps = Steps(WindowSamples(data, index, config, finder), config, order, Share(0, 1, 16384))
-    objective = Objective(model, FullSoftmax(FullSoftmaxConfig()))
+    objective = Objective(model, FullSoftmax(FullSoftmaxConfig(), DataSpec(data.manifest.num_items, config.max_length)))
     optimizer = make_optimizer(objective, OptimizerConfig())
     clocks: dict[str, list[float]] = {"load": [], "forward": [], "backward": [], "update": []}
     for step in range(arguments.steps + 1):  # the first one warms up
