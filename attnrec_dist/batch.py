@@ -14,6 +14,7 @@ candidate item, K fields; how probable is a click, a purchase). A model says whi
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -27,21 +28,21 @@ BatchT = TypeVar("BatchT", bound="Batch")
 
 
 @dataclass
-class Batch:
+class Batch(ABC):
     """What both kinds of batches can do: be moved with all their tensors, those in dictionaries too."""
 
     sample_ids: Tensor  # [B] place in the epoch's numbering; PADDING for stand-ins
     users: Tensor  # [B] user index
 
     @property
+    @abstractmethod
     def num_tokens(self) -> int:
         """What is computed on."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def num_targets(self) -> int:
         """What is trained, stand-ins left out; of a batch on the host, because it asks the device."""
-        raise NotImplementedError
 
     def to(self: BatchT, device: torch.device | str) -> BatchT:
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
