@@ -14,7 +14,7 @@ gradient is the one above with w_m times the expert's responsibility a_m softmax
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from attnrec_dist.ops.products import times_transposed, torch_times_transposed
+from attnrec_dist.ops.products import by_onednn, times_transposed, torch_times_transposed
 
-# Logits held at once, in elements (at least one query's). CPU: 64 to 256 queries of 12,101 items were equally fast to
+# Logits held at once, in elements, but of LEAST_QUERIES at least. CPU: 64 to 256 queries of 12,101 items were equally fast to
 # 5 %, 16 and 512 some 15 % slower: a chunk has to stay near the cache. GPU: large enough to fill it; 256 MiB in fp32.
 CHUNK_ELEMENTS = {"cpu": 128 * 12_288, "cuda": 2**26}
+LEAST_QUERIES = 16  # of a million items: one query alone reads the table as often as 16 do, four times as slow a query
+ONEDNN_QUERIES = 64  # of a chunk, from which a weight's gradient by oneDNN pays for being added afterwards
 
 
 def linear_cross_entropy(
@@ -46,7 +48,7 @@ def linear_cross_entropy(
         targets: [M] item of each target.
         target_query: [M] index into the queries, not decreasing; a query may have several targets, or none.
         target_weight: [M] not negative; a query whose weights sum to 0 has no gradient.
-        chunk_elements: logits held at once; by default CHUNK_ELEMENTS of the device.
+        chunk_elements: logits held at once; by default CHUNK_ELEMENTS of the device, or those of LEAST_QUERIES.
         beside: (log a [M], log b [M]), in a mixture: the share of this softmax in each target's probability, and what
             the other experts give it. Gradients flow into both.
 
@@ -56,7 +58,7 @@ def linear_cross_entropy(
     """
     device = hidden.device.type
     if chunk_elements is None:
-        chunk_elements = CHUNK_ELEMENTS.get(device, CHUNK_ELEMENTS["cuda"])
+        chunk_elements = max(CHUNK_ELEMENTS.get(device, CHUNK_ELEMENTS["cuda"]), LEAST_QUERIES * len(weight))
     plan = _Plan(max(1, chunk_elements // max(1, len(weight))), product_type(hidden), gradients=torch.is_grad_enabled())
     with torch.autocast(device, enabled=False):
         result: Tensor = _LinearCrossEntropy.apply(
@@ -93,7 +95,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         sum_type = torch.promote_types(hidden.dtype, torch.float32)
         for_hidden, for_weight = (plan.gradients and needed for needed in ctx.needs_input_grad[:2])
         grad_hidden = torch.empty_like(hidden, dtype=sum_type) if for_hidden else None
-        grad_weight = torch.zeros_like(weight.t(), dtype=sum_type, memory_format=torch.contiguous_format) if for_weight else None
+        grad_weight = _WeightGradient(weight, sum_type, plan) if for_weight else None
         ctx.types = [None if each is None else each.dtype for each in (hidden, weight, log_share, log_rest)]
         hidden, weight = hidden.to(plan.product_type), weight.to(plan.product_type)
         items, target_query, shares = targets[0], targets[1], targets[2].to(sum_type)
@@ -105,9 +107,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for start, place, row in _chunks(target_query, len(hidden), plan.rows):
             chunk = hidden[start : start + plan.rows]  # [n, D]
             item = items[place]
-            product = (
-                times_transposed if len(chunk) == plan.rows else torch_times_transposed
-            )  # the last chunk has a shape of its own
+            whole = len(chunk) == plan.rows  # the last chunk has a shape of its own, which oneDNN would have to compile for
+            product = times_transposed if whole else torch_times_transposed
             logits = product(chunk, weight).to(sum_type)  # [n, V]
             at_target = logits[row, item]
             highest = logits.amax(-1)
@@ -128,13 +129,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
             slope = softmax.index_put_((row, item), -relative, accumulate=True).to(plan.product_type)  # [n, V]
             if grad_hidden is not None:
                 grad_hidden[start : start + plan.rows] = of_query * product(slope, weight.t())
-            if grad_weight is not None:  # [D, V]: so the product takes half the time of [V, D]
-                grad_weight += product((of_query * chunk).to(plan.product_type).t(), slope.t())
+            if grad_weight is not None:
+                grad_weight.add(slope, (of_query * chunk).to(plan.product_type), product)
             del logits, softmax, slope  # or the next chunk would find its place in memory taken
         of_log_share, of_log_rest = -shares * responsibility, -shares * (1 - responsibility)
-        if grad_weight is not None:
-            grad_weight = grad_weight.t().contiguous()
-        ctx.save_for_backward(grad_hidden, grad_weight, of_log_share, of_log_rest)
+        ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.whole(), of_log_share, of_log_rest)
         return total
 
     @staticmethod
@@ -143,6 +142,28 @@ class _LinearCrossEntropy(torch.autograd.Function):
         pairs = zip(ctx.saved_tensors, ctx.types, strict=True)
         gradients = [None if gradient is None or kind is None else (gradient * upstream).to(kind) for gradient, kind in pairs]
         return (*gradients, None, None)
+
+
+class _WeightGradient:
+    """The sum over all chunks of slope' chunk. oneDNN forms it twice as fast as [D, V], but cannot add: that is one more pass
+    over the table for each chunk, so only for chunks of many queries. Else it is added up in place, as [V, D]."""
+
+    def __init__(self, weight: Tensor, sum_type: torch.dtype, plan: _Plan):
+        self.in_place = plan.rows < ONEDNN_QUERIES or not by_onednn(weight)
+        self.total = torch.zeros(weight.shape if self.in_place else weight.t().shape, dtype=sum_type, device=weight.device)
+
+    def add(self, slope: Tensor, chunk: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> None:
+        """slope [n, V], chunk [n, D]."""
+        if not self.in_place:
+            self.total += product(chunk.t(), slope.t())
+        elif self.total.dtype == slope.dtype:
+            self.total.addmm_(slope.t(), chunk)
+        else:
+            self.total += slope.t() @ chunk
+
+    def whole(self) -> Tensor:
+        """[V, D]."""
+        return self.total if self.in_place else self.total.t().contiguous()
 
 
 def _chunks(query: Tensor, queries: int, rows: int) -> Iterator[tuple[int, slice, Tensor]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 def times_transposed(a: Tensor, b: Tensor) -> Tensor:
     """a b': [n, D] and [m, D] -> [n, m], any strides and any type; sums of fp32 in fp32."""
-    if a.dtype == torch.float32 and a.device.type == "cpu" and len(a) and _has_onednn():
+    if len(a) and by_onednn(a):
         result: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
         return result
     return torch_times_transposed(a, b)
@@ -22,5 +22,8 @@ def torch_times_transposed(a: Tensor, b: Tensor) -> Tensor:
     return a @ b.t()
 
 
-def _has_onednn() -> bool:
+def by_onednn(a: Tensor) -> bool:
+    """Whether products of this tensor go through oneDNN."""
+    if a.dtype != torch.float32 or a.device.type != "cpu":
+        return False
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
