@@ -27,6 +27,7 @@ from attnrec_dist.models.experts import EXPERTS, SEQUENCE, QueryChunk
 from attnrec_dist.models.experts.base import AGES, AGOS, HALF_LIFE, PACE
 from attnrec_dist.models.experts.copy import CopyExpert, lookup_trend
 from attnrec_dist.models.experts.graph import OPEN, rising
+from attnrec_dist.models.experts.opinions import ELEMENTS_AT_ONCE, runs
 from attnrec_dist.models.experts.trend import TrendExpert
 from attnrec_dist.ops.item_table import ItemTable
 from attnrec_dist.ops.packed import Layout
@@ -236,6 +237,19 @@ def test_a_discount_takes_from_one_expert_for_the_others(case):
     items = torch.arange(ITEMS).expand(len(batch.queries), -1)
     expected = (expected / expected.sum(0)).permute(1, 2, 0)
     torch.testing.assert_close(model.answer(batch).shares(items), expected, rtol=1e-6, atol=1e-12)
+
+
+@given(st.sets(st.integers(0, 40)), st.integers(1, 40))
+def test_rows_come_as_slices_of_neighbours(rows, most):
+    wanted = sorted(rows)
+    width = ELEMENTS_AT_ONCE // most
+    found = list(runs(torch.tensor(wanted, dtype=torch.int64), width))
+    assert [row for run in found for row in range(run.start, run.stop)] == wanted
+    assert all(1 <= run.stop - run.start <= max(1, ELEMENTS_AT_ONCE // width) for run in found)
+    parted = [(before, after) for before, after in itertools.pairwise(found) if before.stop == after.start]
+    assert all(before.stop - before.start == ELEMENTS_AT_ONCE // width for before, _ in parted), (
+        "only full ones are followed at once"
+    )
 
 
 def test_the_discount_changes_no_training():

@@ -40,9 +40,7 @@ class Softmax:
     def add_to(self, p: Tensor, share: Tensor) -> None:
         logits = self.table.logits(self.state)
         self.log_sum = log_sum(logits)
-        step = max(1, ELEMENTS_AT_ONCE // p.shape[1])
-        for first in range(0, len(p), step):
-            rows = slice(first, first + step)
+        for rows in runs(torch.arange(len(p)), p.shape[1]):
             piece = logits[rows].to(p.dtype).sub_(self.log_sum[rows, None])
             p[rows].addcmul_(piece.exp_(), share[rows, None].to(p.dtype))
 
@@ -62,9 +60,12 @@ class Faded:
     trend: Trend
 
     def add_to(self, p: Tensor, share: Tensor) -> None:
+        weights = self.weights * share[:, None].to(self.weights.dtype)
         with torch.autocast(p.device.type, enabled=False):  # or it would round the product
             for rows, log_p in by_day(self.trend, self.times, self.weights):
-                p[rows] += (self.weights[rows] * share[rows, None].to(self.weights.dtype)) @ log_p.exp().t()
+                popularity = log_p.exp().t().contiguous()  # [H, V]
+                for run in runs(rows, p.shape[1]):
+                    p[run] += weights[run] @ popularity
 
     def of(self, items: Tensor) -> Tensor:
         found = self.weights.new_empty(items.shape)
@@ -112,7 +113,9 @@ class Rise:
     def weigh(self, p: Tensor) -> None:
         """Multiplies p [P, V], in place."""
         for rows, log_p in by_day(self.trend, self.times, p):
-            p[rows] *= self._of(log_p)
+            factor = self._of(log_p)
+            for run in runs(rows, p.shape[1]):
+                p[run] *= factor
 
     def of(self, items: Tensor) -> Tensor:
         """Of items [P, k], float64 [P, k]."""
@@ -169,6 +172,17 @@ def by_day(trend: Trend, times: Tensor, like: Tensor) -> Iterator[tuple[Tensor, 
     for day in days.unique().tolist():
         log_p = torch.from_numpy(trend.all_items(day * DAY)).to(times.device, kind)
         yield (days == day).nonzero().squeeze(1), log_p
+
+
+def runs(chosen: Tensor, width: int) -> Iterator[slice]:
+    """Rows [n], ascending, as slices of neighbours, of ELEMENTS_AT_ONCE at most: a slice is worked on in place, uncopied."""
+    longest = max(1, ELEMENTS_AT_ONCE // width)
+    rows = chosen.tolist()
+    first = 0
+    for place in range(1, len(rows) + 1):
+        if place == len(rows) or rows[place] != rows[place - 1] + 1 or place - first == longest:
+            yield slice(rows[first], rows[place - 1] + 1)
+            first = place
 
 
 def lately(half_lives: tuple[float, ...]) -> int:
