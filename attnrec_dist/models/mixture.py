@@ -61,12 +61,14 @@ class MixtureConfig(Section):
             raise ValueError("rise compares a short half-life with the longest; give two half_lives at least, or rise: 0")
         return self
 
-    @model_validator(mode="after")
-    def _discounts_its_own(self) -> MixtureConfig:
-        for name in self.discount:
-            if name not in self.experts:
-                raise ValueError(f"discount: {name!r} is not among experts; they are {', '.join(self.experts)}")
-        return self
+    @field_validator("discount")
+    @classmethod
+    def _discounts_experts(cls, discount: dict[str, float]) -> dict[str, float]:
+        """One that is left out may keep its discount."""
+        unknown = [name for name in discount if name not in (SEQUENCE, *EXPERTS)]
+        if unknown:
+            raise ValueError(f"there is no expert {', '.join(unknown)}; known: {SEQUENCE}, {', '.join(EXPERTS)}")
+        return discount
 
     @field_validator("experts")
     @classmethod

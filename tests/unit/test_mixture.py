@@ -534,7 +534,7 @@ def test_no_queries():
         ({"rise": 0.5, "half_lives": [7]}, "rise compares a short half-life with the longest"),
         ({"rise": -1}, "model.rise"),
         ({"discount": {"sequence": 0}}, "model.discount"),
-        ({"discount": {"coyp": 0.5}}, "discount: 'coyp' is not among experts; they are sequence, copy, trend, graph"),
+        ({"discount": {"coyp": 0.5}}, r"model.discount: there is no expert coyp; known: sequence, copy, trend, graph"),
         ({"expert_dropout": 1.0}, "model.expert_dropout"),
         ({"body": {"wdth": 8}}, r"model.body.wdth: unknown key"),
     ],
