@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from attnrec_dist.errors import AttnrecError, ConfigError, ExitCode, FaultError, StorageError, UserError
+from attnrec_dist.errors import AttnrecError, ConfigError, ExitCode, FaultError, StorageError
 from attnrec_dist.settings import describe, parse_overrides, take_overrides, to_yaml
-
-if TYPE_CHECKING:
-    from attnrec_dist.run_dir import RunDir, State
 
 OVERRIDES = "--any.key VALUE overrides a key of the YAML file. All keys, with their defaults:\n\n"
 
@@ -279,6 +275,7 @@ def train_keys(arguments: argparse.Namespace) -> str:
 
 
 def train_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from attnrec_dist.engine.job import train_in
     from attnrec_dist.run_config import load_run_config
     from attnrec_dist.run_dir import RunDir
 
@@ -294,6 +291,7 @@ def train_command(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 
 def refit_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from attnrec_dist.engine.job import train_in
     from attnrec_dist.engine.refit import refit_overrides
     from attnrec_dist.run_config import load_run_config
     from attnrec_dist.run_dir import RunDir
@@ -302,44 +300,6 @@ def refit_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     data = _required(arguments.data, "--data DIR", "refit")
     config = load_run_config(run.config, refit_overrides(run, data) | parse_overrides(rest))
     return train_in(RunDir(arguments.output or run.path.with_name(f"{run.path.name}-refit")), config)
-
-
-def train_in(run_dir: RunDir, config: Any) -> int:
-    """Trains; what goes wrong is left in status.json too."""
-    try:
-        return run_training(config, run_dir)
-    except BaseException as error:
-        if run_dir.locked:
-            state: State = "user_error" if isinstance(error, UserError) else "fault"
-            if state == "user_error" and not _is_launched() and run_dir.discard():
-                raise  # a start that was refused leaves nothing; under a launcher status.json tells the outcome
-            with contextlib.suppress(StorageError):  # on a full disk the first error is the one to tell
-                run_dir.write_status(state, int(run_dir.status()["step"]), str(error) or type(error).__name__)
-        raise
-
-
-def run_training(config: Any, run_dir: RunDir) -> int:
-    """Trains, and leaves the outcome in status.json, because exit codes do not survive a launcher."""
-    from attnrec_dist.engine.run import start
-    from attnrec_dist.engine.train import train
-
-    run = start(config, run_dir)
-    run.stop.listen()
-    code, progress = train(run)
-    if run.world.is_main:
-        if code == ExitCode.RUN_AGAIN:
-            reason = run.stop.reason or "a stop request to another process"
-            run_dir.write_status("stopped", progress.step, reason)
-            run.say(f"stopped at step {progress.step} ({reason}); the same command goes on from there")
-        else:
-            run_dir.write_status("done", progress.step, progress.finished)
-            run.say(f"done at step {progress.step}; next: attnrec evaluate {run_dir.path}")
-    run.strategy.close()
-    return ExitCode.DONE if _is_launched() else code
-
-
-def _is_launched() -> bool:
-    return "LOCAL_RANK" in os.environ
 
 
 # evaluate

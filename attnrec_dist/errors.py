@@ -8,10 +8,11 @@ AttnrecError
 │   ├── RunDirError           a run directory: missing, locked, of another configuration
 │   │   └── CheckpointError   a checkpoint: truncated, damaged, or of other data
 │   └── MissingExtraError     an optional package that is not installed
-└── FaultError                not the user's mistake: exit code 1
-    ├── StorageError          disk full, read-only, vanished
-    ├── WorkerError           a loader worker died or timed out
-    └── PeerError             another process of the job died or timed out
+├── FaultError                not the user's mistake: exit code 1
+│   ├── StorageError          disk full, read-only, vanished
+│   ├── WorkerError           a loader worker died or timed out
+│   └── PeerError             another process of the job died or timed out
+└── StopRequested             nobody's: a stop request cut short what can be done later
 
 A message says what is wrong, where (file, row, column, config path) and what to type next.
 """
@@ -93,3 +94,7 @@ class WorkerError(FaultError):
 
 class PeerError(FaultError):
     pass
+
+
+class StopRequested(AttnrecError):
+    exit_code = ExitCode.RUN_AGAIN

@@ -3,6 +3,7 @@
 config.yaml      the complete configuration, re-runnable       metrics.jsonl   one JSON object a line
 status.json      state, step, reason                           checkpoints/step-00000100/, best, last
 lock             held by the job that trains                   index/          the sample index
+STOP             made by whoever wants the job to stop; removed when it has
 """
 
 from __future__ import annotations
@@ -57,6 +58,10 @@ class RunDir:
     @property
     def index(self) -> Path:
         return self.path / "index"
+
+    @property
+    def stop(self) -> Path:
+        return self.path / "STOP"
 
     def create(self) -> None:
         """Makes the directory, readable by its owner only. Raises RunDirError where something else is in the way."""

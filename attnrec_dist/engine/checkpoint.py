@@ -24,6 +24,8 @@ from attnrec_dist.errors import StorageError
 from attnrec_dist.run_dir import AVERAGE_FILE, CHECKPOINT_FORMAT, MARKER, OBJECTIVE_FILE, RunDir, checksum, write_whole
 from attnrec_dist.settings import Section
 
+ASIDE = ".aside"
+
 
 class CheckpointConfig(Section):
     every_steps: int | None = Field(None, ge=1, description="steps between checkpoints; null: at every evaluation")
@@ -38,6 +40,7 @@ class Progress:
     best_value: float | None = None
     best_step: int = 0
     evaluations_without_gain: int = 0
+    owes_evaluation: bool = False  # this step's: a stop request came before it
     finished: str = ""  # why no further step is to be done; "" while there are some
     seconds: float = 0.0  # of training, over all attempts
     extra: dict[str, Any] = field(default_factory=dict)
@@ -46,7 +49,10 @@ class Progress:
 def save(
     run_dir: RunDir, progress: Progress, objective: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any]
 ) -> Path:
-    """Writes the checkpoint of `progress.step`; called on rank 0. Raises StorageError and leaves nothing behind."""
+    """Writes the checkpoint of `progress.step`; called on rank 0. Raises StorageError and leaves nothing behind.
+
+    One of the same step is stepped aside until the new one is whole, so the run is never without.
+    """
     name = f"step-{progress.step:08d}"
     final = run_dir.checkpoints / name
     attempt = run_dir.checkpoints / f".{name}.{os.getpid()}.partial"
@@ -62,6 +68,8 @@ def save(
         (attempt / "progress.json").write_text(json.dumps(asdict(progress)))
         for file in attempt.iterdir():
             _sync(file)
+        if (final / MARKER).is_file():
+            final.rename(final.with_name(f".{name}{ASIDE}"))
         _remove(final)  # an unmarked leftover of a killed attempt
         attempt.rename(final)
         _sync(run_dir.checkpoints)
@@ -82,7 +90,20 @@ def save(
                 f"saving the checkpoint of step {progress.step}: {error}; older checkpoints are untouched"
             ) from None
         raise
+    finally:
+        put_asides_back(run_dir)
     return final
+
+
+def put_asides_back(run_dir: RunDir) -> None:
+    """Puts back a checkpoint that was stepped aside for one that never became whole, and removes it where that did. Rank 0."""
+    for aside in run_dir.checkpoints.glob(f".step-*{ASIDE}"):
+        final = aside.with_name(aside.name.removeprefix(".").removesuffix(ASIDE))
+        if (final / MARKER).is_file():
+            _remove(aside)
+        else:
+            _remove(final)
+            aside.rename(final)
 
 
 def prune(run_dir: RunDir, keep: int, best_step: int) -> None:

@@ -1,28 +1,62 @@
-"""Stop requests. A signal only sets a flag; the loop adds up the flags of all ranks with its losses, so all stop at one step."""
+"""Stop requests: a signal, a file STOP in the run directory, or train.max_hours used up. Each rank looks for itself, at no cost
+worth naming; the loop adds up what all ranks found with its losses, so all stop at one step."""
 
 from __future__ import annotations
 
 import signal
+import time
+from pathlib import Path
 from types import FrameType
 
+from attnrec_dist.errors import StopRequested
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+POLL_SECONDS = 1.0  # between looks at the file: on a shared file system a look may cost a millisecond
 
 
 class StopRequest:
-    """Listens from `listen` on; a second Ctrl-C is obeyed at once."""
+    """Hears signals from `listen` on, where a second Ctrl-C is obeyed at once; the clock counts from when this is made."""
 
-    def __init__(self) -> None:
-        self.reason = ""
+    def __init__(self, file: Path | None = None, max_hours: float | None = None) -> None:
+        self.file = file
+        self._signal = self._reason = ""
+        self._max_hours = max_hours
+        self._started = time.monotonic()  # a clock that is set meanwhile changes nothing
+        self._looked = -POLL_SECONDS
 
     def listen(self) -> None:
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.reason and number == signal.SIGINT:
+        if self._signal and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.reason = f"signal {signal.Signals(number).name}"
+        self._signal = f"signal {signal.Signals(number).name}"
+
+    @property
+    def reason(self) -> str:
+        """Why this rank is to stop; "" while it is not. A reason stays, also when its file is gone."""
+        if not self._reason:
+            self._reason = self._signal or self._by_clock() or self._by_file()
+        return self._reason
+
+    def _by_clock(self) -> str:
+        if self._max_hours is None or time.monotonic() - self._started < self._max_hours * 3600:
+            return ""
+        return f"train.max_hours {self._max_hours:g} used up"
+
+    def _by_file(self) -> str:
+        now = time.monotonic()
+        if self.file is None or now - self._looked < POLL_SECONDS:
+            return ""
+        self._looked = now
+        return f"file {self.file.name}" if self.file.exists() else ""
 
     @property
     def requested(self) -> bool:
         return bool(self.reason)
+
+    def check(self) -> None:
+        """For work that can be left undone. Raises StopRequested."""
+        if self.requested:
+            raise StopRequested(self.reason)

@@ -15,12 +15,12 @@ from attnrec_dist.data.loader import GlobalBatch, Share, Steps
 from attnrec_dist.data.order import Order
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.distributed import World
-from attnrec_dist.engine.checkpoint import Progress
+from attnrec_dist.engine.checkpoint import Progress, put_asides_back
 from attnrec_dist.engine.preemption import StopRequest
 from attnrec_dist.engine.strategy import Strategy
 from attnrec_dist.engine.task import Task, make_task
 from attnrec_dist.engine.tracking import Metrics, ProgressBar
-from attnrec_dist.errors import ConfigError, RunDirError
+from attnrec_dist.errors import ConfigError, RunDirError, StopRequested
 from attnrec_dist.run_dir import RunDir, write_whole
 from attnrec_dist.settings import build, read_yaml, to_yaml
 
@@ -41,6 +41,7 @@ FREE_KEYS = (
     "optimizer.min_lr_ratio",
     "optimizer.clip_norm",
     "train.max_epochs",
+    "train.max_hours",
     "train.max_steps",
     "train.micro_batch_tokens",
     "train.threads",
@@ -98,7 +99,7 @@ class Run:
         return progress.step % every == 0 or progress.step == self.max_steps or bool(progress.finished)
 
     def finished(self, progress: Progress) -> bool:
-        return progress.step >= self.max_steps or bool(progress.finished)
+        return not progress.owes_evaluation and (progress.step >= self.max_steps or bool(progress.finished))
 
     def out_of_patience(self, progress: Progress) -> str:
         """Why the training ends early; "" while evaluation.patience, which a resumed run may raise, is not used up."""
@@ -111,9 +112,17 @@ class Run:
         )
 
     def validate(self, objective: nn.Module, progress: Progress, bar: ProgressBar) -> bool:
-        """Evaluates on the validation part and takes it to the books; True when it is the best so far."""
+        """Evaluates on the validation part and takes it to the books; True when it is the best so far.
+
+        A stop request leaves it undone: the run still owes it then.
+        """
         config = self.config.evaluation
-        found = self.task.validate(objective.model)  # type: ignore[arg-type]
+        progress.owes_evaluation = True
+        try:
+            found = self.task.validate(objective.model, self.stop.check)  # type: ignore[arg-type]
+        except StopRequested:
+            return False
+        progress.owes_evaluation = False
         if found is None:
             return False
         self.metrics.log(
@@ -165,7 +174,7 @@ def start(config: RunConfig, run_dir: RunDir) -> Run:
         task=task,
         steps=Steps(task.samples, config.data, order, Share(world.rank, world.size, train.micro_batch_tokens)),
         metrics=Metrics(run_dir.metrics, config.tracking.tensorboard, world.is_main),
-        stop=StopRequest(),
+        stop=StopRequest(run_dir.stop, train.max_hours),
         max_steps=last_step(config, order),
     )
 
@@ -194,6 +203,7 @@ def claim(run_dir: RunDir, config: RunConfig) -> None:
     """Makes or reopens the run directory, locks it, and refuses a configuration that would make another run of it."""
     run_dir.create()
     run_dir.lock()
+    put_asides_back(run_dir)
     if run_dir.complete_checkpoints():  # an attempt that never got that far binds nobody
         refuse_changes(run_dir, config)
     write_whole(run_dir.config, to_yaml(config))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -47,8 +48,8 @@ class Task(Protocol):
 
     def model_and_loss(self) -> tuple[nn.Module, nn.Module]: ...
 
-    def validate(self, model: nn.Module) -> Validated | None:
-        """Measures on the validation part, on all ranks together; None where nothing is in it."""
+    def validate(self, model: nn.Module, check: Callable[[], None]) -> Validated | None:
+        """Measures on the validation part, on all ranks together; None where nothing is in it. What `check` raises ends it."""
         ...
 
     def improves(self, value: float, best: float | None) -> bool: ...
@@ -73,10 +74,10 @@ class NextItem:
         rank_as_trained(model.table, getattr(self.config.loss, "normalize", False))  # type: ignore[arg-type]
         return model, loss
 
-    def validate(self, model: nn.Module) -> Validated | None:
+    def validate(self, model: nn.Module, check: Callable[[], None]) -> Validated | None:
         if not len(self.views):
             return None
-        return Validated(evaluate(model, self.views, self.config.evaluation, self.world).flat())
+        return Validated(evaluate(model, self.views, self.config.evaluation, self.world, check).flat())
 
     def improves(self, value: float, best: float | None) -> bool:
         return best is None or value > best
@@ -104,10 +105,10 @@ class Ranking:
     def model_and_loss(self) -> tuple[nn.Module, nn.Module]:
         return built(self.config, self.data)
 
-    def validate(self, model: nn.Module) -> Validated | None:
+    def validate(self, model: nn.Module, check: Callable[[], None]) -> Validated | None:
         if not len(self.validation):
             return None
-        found = predict(model, self.validation, self.measuring, self.world)
+        found = predict(model, self.validation, self.measuring, self.world, check)
         thresholds = found.thresholds()
         return Validated(found.flat(self.measuring.metrics, thresholds), {"thresholds": thresholds})
 

@@ -38,14 +38,15 @@ class Metrics:
         self._waiting: list[dict[str, Any]] = []
         self._board = _summary_writer(path.parent / "tensorboard") if active and tensorboard else None
 
-    def cut_back(self, step: int) -> None:
-        """Drops what was logged after the step that a resumed run starts from."""
+    def cut_back(self, step: int, evaluated: bool = True) -> None:
+        """Drops what was logged after the step that a resumed run starts from, and that step's evaluation if it is to be done."""
         if not self.active or not self.path.exists():
             return
         kept = []
         for line in self.path.read_text(encoding="utf-8").splitlines():
             try:
-                if json.loads(line)["step"] <= step:
+                found = json.loads(line)
+                if found["step"] < step or (found["step"] == step and (evaluated or "loss" in found)):
                     kept.append(line + "\n")
             except (ValueError, KeyError):  # the last line of a killed run may be half a line
                 break

@@ -26,6 +26,9 @@ from attnrec_dist.settings import Section
 
 class TrainConfig(Section):
     max_epochs: float | None = Field(10, gt=0, description="epochs to train at most; null: only max_steps counts")
+    max_hours: float | None = Field(
+        None, gt=0, description="hours after which a job stops with a checkpoint, to be run again; null: no limit"
+    )
     max_steps: int | None = Field(None, ge=1, description="steps to train at most; null: only max_epochs counts")
     global_batch_size: int = Field(128, ge=1, description="samples of one step, over all processes and accumulation")
     micro_batch_tokens: int = Field(
@@ -54,7 +57,8 @@ def train(run: Run) -> tuple[ExitCode, Progress]:
     run.strategy.warm_up(wrapped, run.steps.micro_batch(torch.tensor([PADDING]).numpy()))
     started, targets = time.monotonic() - progress.seconds, 0
     with worker_errors(), ProgressBar(progress.step, run.max_steps, run.world.is_main) as bar:
-        for batch in batches(run.steps, progress.step, run.max_steps, run.world.device):
+        leaving = progress.owes_evaluation and round_off(run, objective, optimizer, progress, bar)
+        for batch in () if leaving else batches(run.steps, progress.step, run.max_steps, run.world.device):
             rate = learning_rate(run.config.optimizer, progress.step, run.max_steps)
             set_learning_rate(optimizer, rate)
             loss, stop = train_step(run, wrapped, optimizer, batch)
@@ -69,15 +73,10 @@ def train(run: Run) -> tuple[ExitCode, Progress]:
                 run.metrics.flush()
                 bar.show(progress.step, loss.item(), targets)
                 targets = 0
-            improved = run.evaluation_due(progress.step) and validate(run, objective, optimizer, progress, bar)
-            if stopping or improved or run.checkpoint_due(progress):
-                save(run, progress, objective, optimizer)
-            if progress.finished:
-                bar.say(f"stopped: {progress.finished}")
+            progress.owes_evaluation = run.evaluation_due(progress.step)
+            if round_off(run, objective, optimizer, progress, bar, stopping):
                 break
-            if stopping:
-                return ExitCode.RUN_AGAIN, progress
-    return ExitCode.DONE, progress
+    return ExitCode.DONE if run.finished(progress) else ExitCode.RUN_AGAIN, progress
 
 
 def train_step(run: Run, wrapped: nn.Module, optimizer: torch.optim.Optimizer, batch: GlobalBatch) -> tuple[Tensor, Tensor]:
@@ -100,6 +99,26 @@ def train_step(run: Run, wrapped: nn.Module, optimizer: torch.optim.Optimizer, b
     asked = torch.full_like(total, float(run.stop.requested))
     summed = run.world.sum(torch.stack([total, asked]))
     return summed[0] / batch.target_weight, summed[1]
+
+
+def round_off(
+    run: Run,
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    bar: ProgressBar,
+    stopping: bool = False,
+) -> bool:
+    """What is due after a step: evaluation, then a checkpoint. True when no step is to follow.
+
+    A stop request comes before the evaluation and cuts it short; the checkpoint then tells that the next job has to do it.
+    """
+    improved = progress.owes_evaluation and not stopping and validate(run, objective, optimizer, progress, bar)
+    if stopping or improved or progress.owes_evaluation or run.checkpoint_due(progress):
+        stopping = save(run, progress, objective, optimizer) or stopping
+    if progress.finished:
+        bar.say(f"stopped: {progress.finished}")
+    return stopping or bool(progress.finished)
 
 
 def validate(run: Run, objective: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, bar: ProgressBar) -> bool:
@@ -144,12 +163,15 @@ def restore(run: Run, objective: nn.Module, optimizer: torch.optim.Optimizer) ->
         run.world.on_main(lambda: settle(run, progress, path))  # a kill may have come between the checkpoint and this
         progress.finished = run.out_of_patience(progress)
         run.say(f"going on from step {progress.step} ({path.name})")
-    run.metrics.cut_back(progress.step)
+    run.metrics.cut_back(progress.step, evaluated=not progress.owes_evaluation)
     return progress
 
 
-def save(run: Run, progress: Progress, objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """A checkpoint of this step, and the links to the last and the best one; where rank 0 fails, all ranks do."""
+def save(run: Run, progress: Progress, objective: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
+    """A checkpoint of this step, and the links to the last and the best one; where rank 0 fails, all ranks do.
+
+    Whether a rank has been asked to stop, meanwhile or before.
+    """
     run.metrics.flush()
 
     def write() -> None:
@@ -158,6 +180,7 @@ def save(run: Run, progress: Progress, objective: nn.Module, optimizer: torch.op
         run.run_dir.write_status("running", progress.step)
 
     run.world.on_main(write)
+    return run.world.any(run.stop.requested)
 
 
 def settle(run: Run, progress: Progress, path: Path) -> None:

@@ -104,12 +104,22 @@ class Measured:
         }
 
 
-def evaluate(model: nn.Module, views: Views, config: MeasuringConfig, world: World) -> Measured:
-    """Measures a model on all ranks together; the result is the same on each of them, and for any number of them."""
+def evaluate(
+    model: nn.Module, views: Views, config: MeasuringConfig, world: World, check: Callable[[], None] = lambda: None
+) -> Measured:
+    """Measures a model on all ranks together; the result is the same on each of them, and for any number of them.
+
+    `check` is called before each micro-batch; what it raises on one rank is raised on all.
+    """
+
+    def scorer(batch: ViewBatch) -> Tensor:
+        check()
+        return score(model, batch.sequences(), world.device)
+
     was_training = model.training
     model.eval()
     try:
-        return measure(lambda batch: score(model, batch.sequences(), world.device), views, config, world)
+        return measure(scorer, views, config, world)
     finally:
         model.train(was_training)
 
@@ -184,7 +194,8 @@ def measure(scorer: Scorer, views: Views, config: MeasuringConfig, world: World)
     num_items = views.data.manifest.num_items
     shown = np.zeros(num_items, np.int64)
     table: list[np.ndarray] = [np.empty((0, 4), np.int64)]
-    with threads(config.threads):
+
+    def rank_mine() -> None:
         for first, stop in micro_batches(len(views), num_items, world):
             batch = views.batch(first, stop)
             scores = scorer(batch)
@@ -192,6 +203,9 @@ def measure(scorer: Scorer, views: Views, config: MeasuringConfig, world: World)
             np.add.at(shown, best[best >= 0], 1)
             table.append(ranked(batch, scores))
             del scores  # or two of these matrices would take turns in memory
+
+    with threads(config.threads):
+        world.together(rank_mine)
     everything = np.concatenate([part.reshape(-1, 4) for part in world.gather(np.concatenate(table).ravel())])
     shown = np.sum(world.gather(shown), axis=0)
     return tabulated(everything, views, config.metrics, metrics.coverage(shown))

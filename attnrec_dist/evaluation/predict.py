@@ -6,7 +6,7 @@ r + n, ... Their float64 logits are gathered bit by bit and laid down in storage
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,18 +128,32 @@ class Predictions:
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, samples: ExampleSamples, config: ExampleMeasuringConfig, world: World) -> Predictions:
-    """Scores all examples on all ranks together; the result is the same on each of them, and for any number of them."""
+def predict(
+    model: nn.Module,
+    samples: ExampleSamples,
+    config: ExampleMeasuringConfig,
+    world: World,
+    check: Callable[[], None] = lambda: None,
+) -> Predictions:
+    """Scores all examples on all ranks together; the result is the same on each of them, and for any number of them.
+
+    `check` is called before each micro-batch; what it raises on one rank is raised on all.
+    """
     was_training = model.training
     model.eval()
     tasks = list(samples.examples.spec.tasks)
     parts: list[np.ndarray] = []
+
+    def score_mine() -> None:
+        for first, stop in micro_batches(len(samples), world.rank, world.size):
+            check()
+            batch = samples.batch(np.arange(first, stop))
+            output: RankingOutput = model(batch.to(world.device))
+            parts.append(np.stack([output.logits[task].double().cpu().numpy() for task in tasks], axis=1))
+
     try:
         with threads(config.threads):
-            for first, stop in micro_batches(len(samples), world.rank, world.size):
-                batch = samples.batch(np.arange(first, stop))
-                output: RankingOutput = model(batch.to(world.device))
-                parts.append(np.stack([output.logits[task].double().cpu().numpy() for task in tasks], axis=1))
+            world.together(score_mine)
     finally:
         model.train(was_training)
     mine = np.concatenate([np.empty((0, len(tasks))), *parts])

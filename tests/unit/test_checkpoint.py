@@ -212,6 +212,51 @@ def test_a_really_full_disk(small_disk):
     checkpoint.load(run.complete_checkpoints()[0], module, optimizer)
 
 
+# The same step once more, as after an evaluation that a stop request had cut short
+
+
+def test_saving_a_step_again_replaces_it(tmp_path):
+    run = saved(tmp_path / "run", [1])
+    module, optimizer = tiny()
+    step(module, optimizer, 1)
+    checkpoint.save(run, Progress(step=1, best_value=0.5), module, optimizer, IDENTITY)
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000001"]
+    assert json.loads((run.checkpoints / "step-00000001" / "progress.json").read_text())["best_value"] == 0.5
+
+
+@pytest.mark.parametrize("call", range(5))
+def test_a_step_that_cannot_be_saved_again_keeps_its_checkpoint(tmp_path, monkeypatch, call):
+    run = saved(tmp_path / "run", [1])
+    module, optimizer = tiny()
+    step(module, optimizer, 1)
+    with monkeypatch.context() as patched:
+        refuse_when(patched, "os.fsync", call)
+        with pytest.raises(StorageError):
+            checkpoint.save(run, Progress(step=1, best_value=0.5), module, optimizer, IDENTITY)
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000001"]
+    verify(run.checkpoints / "step-00000001", IDENTITY)
+    assert json.loads((run.checkpoints / "step-00000001" / "progress.json").read_text())["best_value"] is None
+
+
+def test_killed_while_a_step_is_saved_again_the_old_one_is_put_back(tmp_path, monkeypatch):
+    run = saved(tmp_path / "run", [1])
+    module, optimizer = tiny()
+    step(module, optimizer, 1)
+
+    def killed(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:  # as a kill before the marker leaves it: nothing tidies up
+        patched.setattr(checkpoint, "put_asides_back", lambda run_dir: None)
+        patched.setattr(checkpoint, "checksum", killed)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.save(run, Progress(step=1, best_value=0.5), module, optimizer, IDENTITY)
+    assert run.complete_checkpoints() == []
+    checkpoint.put_asides_back(run)
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000001"]
+    verify(run.checkpoints / "step-00000001", IDENTITY)
+
+
 # Killed at any moment
 
 SAVER = """

@@ -13,7 +13,7 @@ import torch
 
 from attnrec_dist.engine.preemption import SIGNALS, StopRequest
 from attnrec_dist.engine.tracking import Metrics, ProgressBar
-from attnrec_dist.errors import FaultError, MissingExtraError, StorageError
+from attnrec_dist.errors import FaultError, MissingExtraError, StopRequested, StorageError
 
 
 def lines_of(path) -> list[dict]:
@@ -65,6 +65,9 @@ def test_going_back_drops_what_came_after_and_half_a_line(metrics, tail):
     metrics.log(5, loss=5.0)
     metrics.flush()
     assert lines_of(metrics.path)[-1] == {"step": 5, "loss": 5.0}
+    metrics.cut_back(4, evaluated=False)
+    assert [(line["step"], list(line)[1]) for line in lines_of(metrics.path)][:5] == expected[:-1]
+    assert (4, "eval/x") not in [(line["step"], list(line)[1]) for line in lines_of(metrics.path)]
     metrics.cut_back(0)
     assert metrics.path.read_text() == ""
 
@@ -155,6 +158,33 @@ def test_a_signal_sets_a_flag(stop, number):
     os.kill(os.getpid(), number)
     assert stop.requested
     assert stop.reason == f"signal {signal.Signals(number).name}"
+
+
+def test_a_file_is_seen_within_a_second_and_its_reason_stays(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    request = StopRequest(tmp_path / "STOP")
+    assert not request.requested
+    (tmp_path / "STOP").touch()
+    now[0] = 0.9
+    assert not request.requested, "a look costs something on a shared file system"
+    now[0] = 1.1
+    assert request.reason == "file STOP"
+    (tmp_path / "STOP").unlink()
+    assert request.requested
+    with pytest.raises(StopRequested, match="file STOP"):
+        request.check()
+
+
+def test_the_hours_are_those_of_a_clock_that_nobody_sets(monkeypatch):
+    now = [50.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("time.time", lambda: now[0] * 1e6)
+    request = StopRequest(max_hours=0.5)
+    now[0] += 1799
+    assert not request.requested
+    now[0] += 2
+    assert request.reason == "train.max_hours 0.5 used up"
 
 
 def test_a_second_interrupt_is_obeyed_at_once(stop):

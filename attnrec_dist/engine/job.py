@@ -1,0 +1,52 @@
+"""A training as a job: it ends with an exit code, and with status.json, because exit codes do not survive a launcher."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from attnrec_dist.engine.run import start
+from attnrec_dist.engine.train import train
+from attnrec_dist.errors import ExitCode, StorageError, UserError
+
+if TYPE_CHECKING:
+    from attnrec_dist.run_config import RunConfig
+    from attnrec_dist.run_dir import RunDir, State
+
+
+def train_in(run_dir: RunDir, config: RunConfig) -> int:
+    """Trains; what goes wrong is left in status.json too."""
+    try:
+        return run_training(config, run_dir)
+    except BaseException as error:
+        if run_dir.locked:
+            state: State = "user_error" if isinstance(error, UserError) else "fault"
+            if state == "user_error" and not is_launched() and run_dir.discard():
+                raise  # a start that was refused leaves nothing; under a launcher status.json tells the outcome
+            with contextlib.suppress(StorageError):  # on a full disk the first error is the one to tell
+                run_dir.write_status(state, int(run_dir.status()["step"]), str(error) or type(error).__name__)
+        raise
+
+
+def run_training(config: RunConfig, run_dir: RunDir) -> int:
+    """Trains to the end or to a stop request, and says so on rank 0; the file STOP, once obeyed, is removed."""
+    run = start(config, run_dir)
+    run.stop.listen()
+    code, progress = train(run)
+    if run.world.is_main:
+        with contextlib.suppress(OSError):
+            run_dir.stop.unlink(missing_ok=True)
+        if code == ExitCode.RUN_AGAIN:
+            reason = run.stop.reason or "a stop request to another process"
+            run_dir.write_status("stopped", progress.step, reason)
+            run.say(f"stopped at step {progress.step} ({reason}); the same command goes on from there")
+        else:
+            run_dir.write_status("done", progress.step, progress.finished)
+            run.say(f"done at step {progress.step}; next: attnrec evaluate {run_dir.path}")
+    run.strategy.close()
+    return ExitCode.DONE if is_launched() else code
+
+
+def is_launched() -> bool:
+    return "LOCAL_RANK" in os.environ
