@@ -11,7 +11,7 @@ EXAMPLES := data/quickstart-ranking
 RANKING := runs/quickstart-ranking
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location -c constraints.txt
 
-.PHONY: help train train-ranking prepare test test-slow lint format golden bench clean
+.PHONY: help train train-ranking prepare test test-slow test-slurm lint format golden bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -47,6 +47,9 @@ test: $(DEV)  ## the test suite (under 10 minutes on 2 cores)
 
 test-slow: $(DEV)  ## the longer tests as well
 	$(BIN)/python -m pytest
+
+test-slurm: $(DEV)  ## slurm/ on a real Slurm: the one at hand, or SLURM_SANDBOX=SCRIPT; skipped where there is none
+	$(BIN)/python -m pytest tests/slurm -rs
 
 lint: $(DEV)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -169,7 +169,9 @@ def _runs_in(folder: Path) -> list[Path]:
 
 def _left_by_create(path: Path) -> bool:
     """What a job that was killed before it wrote config.yaml may have left: no run, but nobody else's files either."""
-    return path.name in ("lock", "checkpoints", "index") or (path.name.startswith("config.yaml.") and path.suffix == ".partial")
+    return path.name in ("lock", "checkpoints", "index", "STOP") or (
+        path.name.startswith("config.yaml.") and path.suffix == ".partial"
+    )
 
 
 def verify(checkpoint: Path, identity: dict[str, Any]) -> None:

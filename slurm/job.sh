@@ -1,0 +1,89 @@
+# The body of slurm/*.sbatch, sourced by them from the directory where sbatch was typed: trains, and asks for another turn when
+# the time is up. Arguments are those of `attnrec train`.
+#
+# Slurm tells this shell shortly before the end (--signal=B:USR2@...). It makes the file STOP in the run directory; all ranks
+# see it, stop at one step and write a checkpoint. What then stands in status.json decides:
+#   stopped           requeued, and the next turn goes on from there; unless somebody else made STOP, who wants it to end
+#   done              the job ends well
+#   user_error        a mistake in the configuration, the data, the run directory: another turn would not mend it
+#   fault, running    a NaN, a full disk, a lost process; a failed node is requeued by Slurm itself (--requeue)
+#   not written       the job did not get as far as the run directory, as with a misspelt key
+set -uo pipefail
+
+if [[ ! -f slurm/site.env ]]; then
+  echo "slurm/site.env is not in $PWD; type sbatch in the directory that holds slurm/" >&2
+  exit 2
+fi
+. slurm/site.env
+export PYTHON LAUNCH OMP_NUM_THREADS
+
+# The run directory, by the rule of `attnrec train`.
+run_dir="" config=""
+for ((i = 1; i <= $#; i++)); do
+  case "${!i}" in
+    --run_dir=*) run_dir="${!i#*=}" ;;
+    --run_dir) j=$((i + 1)) run_dir="${!j:-}" ;;
+    *.yaml | *.yml) config="${config:-${!i}}" ;;
+  esac
+done
+if [[ -z "$config" ]]; then
+  echo "which run? type: sbatch ${SLURM_JOB_NAME:-slurm/train.sbatch} CONFIG.yaml [--run_dir DIR] [--any.key VALUE]" >&2
+  exit 2
+fi
+config_name="$(basename "$config")"
+run_dir="${run_dir:-runs/${config_name%.*}}"
+
+# Whether status.json is of this turn: each time it is written it is another file.
+written() { stat -c '%i %y' "$run_dir/status.json" 2>/dev/null; }
+value() { sed -n "s/.*\"$1\": \"\{0,1\}\([^\",}]*\).*/\1/p" "$run_dir/status.json" | head -n 1; }
+
+rm -f "$run_dir/STOP" # of a turn that was killed before it could obey
+before="$(written)"
+
+told=0 interrupted=0
+tell() {
+  interrupted=1 told=1
+  echo "job ${SLURM_JOB_ID}: asked by Slurm to stop; making $run_dir/STOP" >&2
+  mkdir -p -m 700 "$run_dir" && touch "$run_dir/STOP"
+}
+trap tell USR2 TERM
+
+head_node="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
+port=$((20000 + SLURM_JOB_ID % 20000))
+echo "job ${SLURM_JOB_ID}, turn $((${SLURM_RESTART_COUNT:-0} + 1)): ${SLURM_NNODES} nodes of $PROCESSES processes; run directory $run_dir" >&2
+# shellcheck disable=SC2016  # the node's rank is known on the node only
+srun --nodes "$SLURM_NNODES" --ntasks "$SLURM_NNODES" --ntasks-per-node 1 --kill-on-bad-exit=1 \
+  bash -c 'exec launch/nodes.sh "$SLURM_NNODES" "$SLURM_NODEID" "$@"' nodes "$head_node:$port" "$PROCESSES" train "$@" &
+step=$!
+while :; do # a trap ends `wait` early
+  interrupted=0
+  wait "$step"
+  code=$?
+  ((interrupted)) || break
+done
+trap "" USR2 TERM # of a requeue, too
+
+if [[ "$(written)" == "$before" ]]; then
+  echo "job ${SLURM_JOB_ID}: ended before it came to the run directory (see above); not requeued" >&2
+  exit $((code ? code : 1))
+fi
+state="$(value state)" reason="$(value reason)"
+echo "job ${SLURM_JOB_ID}: $state at step $(value step)${reason:+ ($reason)}" >&2
+case "$state" in
+  done) exit 0 ;;
+  user_error) exit 2 ;;
+  stopped)
+    if [[ "$reason" == "file STOP" ]] && ((!told)); then
+      echo "job ${SLURM_JOB_ID}: STOP was not made by Slurm's wish; not requeued. The same sbatch goes on" >&2
+      exit 75
+    fi
+    if ((${SLURM_RESTART_COUNT:-0} >= MAX_RESTARTS)); then
+      echo "job ${SLURM_JOB_ID}: had $MAX_RESTARTS more turns already (MAX_RESTARTS in slurm/site.env); not requeued" >&2
+      exit 75
+    fi
+    echo "job ${SLURM_JOB_ID}: requeued" >&2
+    scontrol requeue "$SLURM_JOB_ID" && sleep 60 # Slurm ends this shell
+    exit 75
+    ;;
+  *) exit $((code ? code : 1)) ;;
+esac

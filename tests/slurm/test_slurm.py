@@ -1,0 +1,80 @@
+"""slurm/*.sbatch on a real Slurm: two nodes are the same run as none; who is requeued and who is not."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Cluster, attnrec
+
+pytestmark = pytest.mark.slow
+
+STEPS = 400
+RUN = ["configs/quickstart-sasrec.yaml", "--train.max_steps", str(STEPS), "--train.max_epochs", "null"]
+RUN += ["--train.micro_batch_tokens", "1024", "--checkpoint.every_steps", "40"]
+TWO_BY_TWO = ["--nodes=2", "--gpus-per-node=2", "--cpus-per-task=2", "slurm/train-multinode.sbatch", *RUN]
+
+
+def test_two_nodes_stopped_by_the_time_limit_and_requeued_are_the_run_without_slurm(
+    cluster: Cluster, data: Path, tmp_path: Path, curve: Callable[[Path], list]
+) -> None:
+    """Two minutes do not reach, so the run takes several turns; a stop at step 1 came while the job was still starting."""
+    run, output = tmp_path / "run", tmp_path / "job.out"
+    where = ["--run_dir", str(run), "--data", str(data)]
+    job = cluster.submit("--time=2", "--signal=B:USR2@60", f"--output={output}", *TWO_BY_TWO, *where)
+    told = cluster.wait(job, output, timeout=900)
+    text = output.read_text()
+    assert told["JobState"] == "COMPLETED", text
+    assert int(told["Restarts"]) >= 1, text
+    assert text.count(": asked by Slurm to stop") == text.count(": requeued") == int(told["Restarts"])
+    assert [step for step in map(int, re.findall(r": stopped at step (\d+) \(file STOP\)", text)) if 1 < step < STEPS], text
+    assert json.loads((run / "status.json").read_text()) == {"state": "done", "step": STEPS, "reason": ""}
+    assert not (run / "STOP").exists()
+    without = tmp_path / "without"
+    attnrec("train", *RUN, "--run_dir", str(without), "--data", str(data), launcher=(str(ROOT / "launch" / "ddp.sh"), "4"))
+    assert len([each for each in curve(run) if each[1] == "loss"]) == STEPS
+    assert curve(run) == curve(without)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "state", "said"),
+    [
+        (["--train.max_stepps", "9"], "stopped", "ended before it came to the run directory"),
+        (["--data", "nowhere"], "user_error", "nowhere"),
+        (["--optimizer.lr", "1e30"], "fault", "the loss of step"),
+    ],
+)
+def test_mistakes_and_faults_are_not_requeued(
+    cluster: Cluster, data: Path, tmp_path: Path, mistake: list[str], state: str, said: str
+) -> None:
+    """Not even where an earlier job of this run directory had been stopped."""
+    run, output = tmp_path / "run", tmp_path / "job.out"
+    run.mkdir()
+    (run / "config.yaml").touch()
+    (run / "status.json").write_text('{"state": "stopped", "step": 0, "reason": ""}')
+    words = ["--gpus-per-node=2", "--cpus-per-task=2", "--time=30", f"--output={output}", "slurm/train.sbatch", *RUN]
+    job = cluster.submit(*words, "--run_dir", str(run), "--data", str(data), *mistake)
+    told = cluster.wait(job, output, timeout=300)
+    text = output.read_text()
+    assert (told["JobState"], told["Restarts"]) == ("FAILED", "0"), text
+    assert said in text
+    assert json.loads((run / "status.json").read_text())["state"] == state
+
+
+def test_a_stop_by_hand_ends_the_job(cluster: Cluster, data: Path, tmp_path: Path) -> None:
+    run, output = tmp_path / "run", tmp_path / "job.out"
+    run.mkdir(mode=0o700)
+    words = ["--gpus-per-node=1", "--cpus-per-task=1", "--time=30", f"--output={output}", "slurm/train.sbatch", *RUN]
+    job = cluster.submit(*words, "--run_dir", str(run), "--data", str(data))
+    deadline = time.monotonic() + 120
+    while not (run / "config.yaml").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    (run / "STOP").touch()
+    told = cluster.wait(job, output, timeout=300)
+    assert (told["JobState"], told["Restarts"]) == ("FAILED", "0"), output.read_text()
+    assert json.loads((run / "status.json").read_text())["state"] == "stopped"
+    assert "not requeued" in output.read_text()
