@@ -12,6 +12,7 @@ from attnrec_dist.engine.checkpoint import CheckpointConfig
 from attnrec_dist.engine.optim import OptimizerConfig
 from attnrec_dist.engine.tracking import TrackingConfig
 from attnrec_dist.engine.train import TrainConfig
+from attnrec_dist.engine.watchdog import WatchdogConfig
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.evaluation.evaluate import EvaluationConfig
 from attnrec_dist.evaluation.predict import ExampleEvaluationConfig
@@ -33,6 +34,7 @@ class RunConfig(Section):
     checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="when to save, what to keep")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="when to validate, what to measure")
     tracking: TrackingConfig = Field(TrackingConfig(), description="what to log")
+    watchdog: WatchdogConfig = Field(WatchdogConfig(), description="when a job that stands still ends itself")
 
     @model_validator(mode="after")
     def _has_an_end(self) -> RunConfig:

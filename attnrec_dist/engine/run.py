@@ -20,6 +20,7 @@ from attnrec_dist.engine.preemption import StopRequest
 from attnrec_dist.engine.strategy import Strategy
 from attnrec_dist.engine.task import Task, make_task
 from attnrec_dist.engine.tracking import Metrics, ProgressBar
+from attnrec_dist.engine.watchdog import Watchdog
 from attnrec_dist.errors import ConfigError, RunDirError, StopRequested
 from attnrec_dist.run_dir import RunDir, write_whole
 from attnrec_dist.settings import build, read_yaml, to_yaml
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from attnrec_dist.run_config import RunConfig
 
 # keys that a resumed run may change; all others decide what the run computes and are frozen (docs/resume.md)
-FREE_SECTIONS = ("checkpoint.", "tracking.", "evaluation.baselines.")
+FREE_SECTIONS = ("checkpoint.", "tracking.", "watchdog.", "evaluation.baselines.")
 FREE_KEYS = (
     "data.path",
     "data.workers",
@@ -63,6 +64,7 @@ class Run:
     steps: Steps
     metrics: Metrics
     stop: StopRequest
+    watchdog: Watchdog
     max_steps: int
 
     @property
@@ -111,6 +113,11 @@ class Run:
             f"at step {progress.best_step}"
         )
 
+    def between_parts(self) -> None:
+        """Between two parts of an evaluation. Raises StopRequested."""
+        self.watchdog.moved()
+        self.stop.check()
+
     def validate(self, objective: nn.Module, progress: Progress, bar: ProgressBar) -> bool:
         """Evaluates on the validation part and takes it to the books; True when it is the best so far.
 
@@ -119,7 +126,7 @@ class Run:
         config = self.config.evaluation
         progress.owes_evaluation = True
         try:
-            found = self.task.validate(objective.model, self.stop.check)  # type: ignore[arg-type]
+            found = self.task.validate(objective.model, self.between_parts)  # type: ignore[arg-type]
         except StopRequested:
             return False
         progress.owes_evaluation = False
@@ -175,6 +182,7 @@ def start(config: RunConfig, run_dir: RunDir) -> Run:
         steps=Steps(task.samples, config.data, order, Share(world.rank, world.size, train.micro_batch_tokens)),
         metrics=Metrics(run_dir.metrics, config.tracking.tensorboard, world.is_main),
         stop=StopRequest(run_dir.stop, train.max_hours),
+        watchdog=Watchdog(config.watchdog, world, lambda why: run_dir.write_status("fault", int(run_dir.status()["step"]), why)),
         max_steps=last_step(config, order),
     )
 

@@ -67,6 +67,7 @@ def train(run: Run) -> tuple[ExitCode, Progress]:
             progress.seconds = time.monotonic() - started
             targets += batch.targets * run.world.size
             run.log(progress, loss, rate, batch)
+            run.watchdog.moved(progress.step)
             look = run.look_due(progress.step)
             stopping = look and stop.item() > 0  # added up over ranks: all leave at the same step
             if look:
@@ -180,6 +181,7 @@ def save(run: Run, progress: Progress, objective: nn.Module, optimizer: torch.op
         run.run_dir.write_status("running", progress.step)
 
     run.world.on_main(write)
+    run.watchdog.moved()
     return run.world.any(run.stop.requested)
 
 

@@ -121,3 +121,31 @@ def test_fewer_samples_than_places(five_samples: Path, trial: Callable[..., Tria
 def test_a_batch_smaller_than_the_number_of_processes(trial: Callable[..., Trial]) -> None:
     output = trial(train__global_batch_size=2).run(3, expect=None)
     assert output.count("2 samples cannot be dealt to 3 processes") == 1
+
+
+def test_a_stopped_rank_is_named_and_the_others_leave(trial: Callable[..., Trial]) -> None:
+    stopped = trial(watchdog__silence=4)
+    job = stopped.start(2, pause_at="before_step:9:1")
+    job.wait_paused()
+    pid = job.rank_pid(1)
+    os.kill(pid, signal.SIGSTOP)
+    job.release()
+    job.wait_for(lambda: "no sign of life for 4 s from rank 1 on" in job.output.read_text(), "the watchdog's message")
+    os.kill(pid, signal.SIGCONT)  # or the launcher waits half a minute for it
+    job.wait(expect=None)
+    output = job.output.read_text()
+    assert "(last heard of after step" in output
+    assert "in train_step" in output, "the stack of rank 0, which waits"
+    assert stopped.status()["state"] == "fault"
+    assert "rank 1" in stopped.status()["reason"]
+
+
+def test_a_rank_that_does_not_get_on_is_named(trial: Callable[..., Trial]) -> None:
+    """It lives, and gives signs of life from where it hangs."""
+    hanging = trial(watchdog__step=8)
+    job = hanging.start(2, pause_at="after_step:9:1")
+    job.wait(expect=None)
+    output = job.output.read_text()
+    assert "has not got on for 8 s" in output
+    assert "rank 1 on" in output
+    assert hanging.status()["state"] == "fault"

@@ -1,0 +1,177 @@
+"""A watchdog: ends a job in which nothing moves any more, and says which rank stands where.
+
+Two threads a process. One looks whether this process gets on: no step, no part of an evaluation for too long. The other puts a
+sign of life into the store through which the processes met, and listens to the others': a rank that is stopped, swapped out or
+cut off is silent, however long a step takes. Who ends the job tells the others why through the store, prints every thread's
+stack, and leaves at once, because the main thread may sit in a library that nothing else gets out of.
+"""
+
+from __future__ import annotations
+
+import datetime
+import faulthandler
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch.distributed as dist
+from pydantic import Field
+
+from attnrec_dist.distributed import World
+from attnrec_dist.errors import ExitCode
+from attnrec_dist.settings import Section
+
+TICK = 1.0  # seconds between signs of life
+STANDSTILL = 5.0  # seconds by which a tick must be late to tell that this process was itself suspended
+VERDICT = "watchdog/verdict"
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+class WatchdogConfig(Section):
+    start: float | None = Field(
+        1800.0, gt=0, description="seconds that a job may take to its first step, checks and compilation included; null: any time"
+    )
+    step: float | None = Field(
+        600.0,
+        gt=0,
+        description="seconds from then on without a step, a part of an evaluation or a checkpoint, that end the job; null: never",
+    )
+    silence: float | None = Field(
+        30.0, gt=0, description="seconds without a sign of life from another process that end the job; null: never"
+    )
+
+
+class Watchdog:
+    """Watches while it is entered; `tell` is called with the reason on the rank that ends the job."""
+
+    def __init__(self, config: WatchdogConfig, world: World, tell: Callable[[str], None]):
+        self.config, self.world, self.tell = config, world, tell
+        self.step = 0
+        self._limit = config.start
+        self._moved = time.monotonic()
+        self._closed = threading.Event()
+        self._ending = threading.Lock()
+        self._heard: dict[int, dict[str, Any]] = {}
+        self._store: Any = None
+        self._main = threading.get_ident()
+
+    def __enter__(self) -> Watchdog:
+        self._moved = time.monotonic()
+        watches = [self._watch_progress]
+        if self.world.size > 1 and self.config.silence:
+            from torch.distributed.distributed_c10d import _get_default_store
+
+            store: Any = _get_default_store()
+            self._store = store.clone()  # of its own: the main thread may be waiting in the other
+            self._store.set_timeout(datetime.timedelta(seconds=self.config.silence))
+            watches.append(self._watch_others)
+        for watch in watches:
+            threading.Thread(target=watch, name="watchdog", daemon=True).start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with self._ending:  # where the job is being ended, this thread's own error, if any, comes from that and is not told
+            self._closed.set()
+
+    def moved(self, step: int | None = None) -> None:
+        """The job got on: a step of this number, or a part of something longer."""
+        self._moved = time.monotonic()
+        if step is not None:
+            self.step, self._limit = step, self.config.step
+
+    def _watch_progress(self) -> None:
+        for stood_still in self._ticks():
+            if stood_still:
+                self._moved = time.monotonic()
+            waited = time.monotonic() - self._moved
+            if self._limit and waited > self._limit:
+                others = [self._described(rank, sign) for rank, sign in sorted(self._heard.items())]
+                self._end(f"{self._described()} has not got on for {waited:.0f} s{'; '.join(['', *others])}")
+
+    def _watch_others(self) -> None:
+        """Rank 0 listens to all, the others to rank 0 and to whoever ends the job."""
+        watched = [rank for rank in range(self.world.size) if rank != self.world.rank and 0 in (rank, self.world.rank)]
+        last: dict[int, float] = {}
+        answered = time.monotonic()
+        for number, stood_still in enumerate(self._ticks()):
+            if stood_still:
+                last, answered = {}, time.monotonic()
+            try:
+                self._listen(number, watched, last)
+                answered = time.monotonic()
+            except (dist.DistError, RuntimeError) as error:
+                if time.monotonic() - answered > self._silence:
+                    self._end(f"{self._described()} does not reach the processes' meeting place any more ({error})")
+            for rank, since in last.items():
+                if time.monotonic() - since > self._silence:
+                    silent = self._described(rank, self._heard[rank])
+                    self._end(f"no sign of life for {self._silence:.0f} s from {silent}; it was stopped, swapped out or cut off")
+
+    @property
+    def _silence(self) -> float:
+        return self.config.silence or float("inf")
+
+    def _listen(self, number: int, watched: list[int], last: dict[int, float]) -> None:
+        """Gives the sign of this tick and takes in the others'; `last` is when each rank's sign was last a new one."""
+        sign = {"number": number, "host": socket.gethostname(), "step": self.step, "place": place(self._main)}
+        self._store.set(_key(self.world.rank), json.dumps(sign))
+        if self._store.check([VERDICT]):
+            self._end(self._store.get(VERDICT).decode(), tell_others=False)
+        for rank in watched:
+            if self._store.check([_key(rank)]):
+                heard = json.loads(self._store.get(_key(rank)))
+                if rank not in last or heard["number"] != self._heard[rank]["number"]:
+                    last[rank] = time.monotonic()
+                self._heard[rank] = heard
+
+    def _ticks(self) -> Iterator[bool]:
+        """Every second until closed: whether this process had been suspended meanwhile, so that no waiting time counts."""
+        before = time.monotonic()
+        while not self._closed.wait(TICK):
+            now = time.monotonic()
+            yield now - before > TICK + STANDSTILL
+            before = now
+
+    def _described(self, rank: int | None = None, sign: dict[str, Any] | None = None) -> str:
+        """A rank as its last sign tells of it, or this one as it is."""
+        if sign is None:
+            return f"rank {self.world.rank} on {socket.gethostname()} (after step {self.step}, in {place(self._main)})"
+        return f"rank {rank} on {sign['host']} (last heard of after step {sign['step']}, in {sign['place']})"
+
+    def _end(self, why: str, tell_others: bool = True) -> None:
+        """Leaves with all stacks and, below them, the message; does not come back."""
+        with self._ending:
+            if self._closed.is_set():
+                return
+            message = f"{why}; run the same command again to go on from the last checkpoint"
+            faulthandler.dump_traceback(sys.stderr, all_threads=True)
+            print(f"attnrec, rank {self.world.rank}: error: {message}", file=sys.stderr, flush=True)
+            try:
+                if self.world.is_main:
+                    self.tell(why)
+                if tell_others and self._store is not None:
+                    self._store.set(VERDICT, why)
+                    time.sleep(2 * TICK)  # the store may live in this process or end with it
+            finally:
+                os._exit(ExitCode.FAULT)
+
+
+def _key(rank: int) -> str:
+    return f"watchdog/{rank}"
+
+
+def place(thread: int) -> str:
+    """Where a thread is: the innermost two functions of this package, such as `sum (distributed.py:69) of train_step (...)`."""
+    frame = sys._current_frames().get(thread)
+    found: list[str] = []
+    while frame is not None and len(found) < 2:
+        code = frame.f_code
+        if code.co_filename.startswith(PACKAGE):
+            found.append(f"{code.co_name} ({os.path.relpath(code.co_filename, PACKAGE)}:{frame.f_lineno})")
+        frame = frame.f_back
+    return " of ".join(found) or "no code of attnrec_dist"
