@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from attnrec_dist.errors import AttnrecError, ConfigError, ExitCode, FaultError, StorageError
 from attnrec_dist.settings import describe, parse_overrides, take_overrides, to_yaml
 
+OF_PAST = {"when": ["--user ID"], "replay": ["--step N"]}
 OVERRIDES = "--any.key VALUE overrides a key of the YAML file. All keys, with their defaults:\n\n"
 
 
@@ -130,6 +131,8 @@ def make_parser() -> argparse.ArgumentParser:
     recommend.add_argument("--data", help="the data set, instead of the run's data.path")
     recommend.add_argument("--show", type=int, default=0, metavar="N", help="print histories and lists of N customers as well")
 
+    _add_past(commands)
+
     plot = _command(commands, "plot", "draw loss and metrics of a run to RUN_DIR/curves.png", plot_command)
     plot.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
     for command in commands.choices.values():
@@ -167,6 +170,17 @@ def _add_explain(commands: Any) -> None:
     explain.add_argument("--data", help="the data set, instead of the run's data.path")
 
 
+def _add_past(commands: Any) -> None:
+    when = _command(commands, "when", "which steps of a run trained on a customer", past_command)
+    when.add_argument("--user", metavar="ID", help="the customer, as the log names him (required)")
+    replay = _command(commands, "replay", "what a step of a run trained on", past_command)
+    replay.add_argument("--step", type=int, metavar="N", help="as metrics.jsonl counts, from 1 (required)")
+    replay.add_argument("--output", type=Path, help="write the answer to this JSON file too")
+    for command in (when, replay):
+        command.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
+        command.add_argument("--data", help="the data set, instead of the run's data.path")
+
+
 def _usage(command: argparse.ArgumentParser) -> str:
     """What must be given stands without brackets; for argparse all is optional, so that --help works without it."""
     usage = command.format_usage().removeprefix("usage: ")
@@ -176,7 +190,7 @@ def _usage(command: argparse.ArgumentParser) -> str:
 
 
 def _also_required(command: str) -> list[str]:
-    return {"recommend": ["--output OUTPUT"], "explain": ["--output OUTPUT"], "refit": ["--data DATA"]}.get(
+    return {"recommend": ["--output OUTPUT"], "explain": ["--output OUTPUT"], "refit": ["--data DATA"], **OF_PAST}.get(
         command.rsplit(maxsplit=1)[-1], []
     )
 
@@ -362,6 +376,21 @@ def recommend_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     _required(arguments.output, "--output FILE.parquet", "recommend")
     keys = ("top_k", "users", "users_file", "histories", "exclude", "new_only", "checkpoint", "data", "show")
     write_recommendations(run_dir, arguments.output, Request(**{key: getattr(arguments, key) for key in keys}))
+    return ExitCode.DONE
+
+
+def past_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from attnrec_dist.engine.replay import reopen, tell_step, tell_user
+    from attnrec_dist.run_config import load_run_config
+    from attnrec_dist.run_dir import RunDir
+
+    _no_more(rest)
+    run = RunDir.existing(_required(arguments.run_dir, "RUN_DIR", arguments.command))
+    config = load_run_config(run.config, {"data.path": arguments.data} if arguments.data else {})
+    if arguments.command == "when":
+        tell_user(reopen(run, config), _required(arguments.user, "--user ID", "when"))
+    else:
+        tell_step(reopen(run, config), _required(arguments.step, "--step N", "replay"), arguments.output)
     return ExitCode.DONE
 
 

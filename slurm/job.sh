@@ -35,7 +35,7 @@ run_dir="${run_dir:-runs/${config_name%.*}}"
 
 # Whether status.json is of this turn: each time it is written it is another file.
 written() { stat -c '%i %y' "$run_dir/status.json" 2>/dev/null; }
-value() { sed -n "s/.*\"$1\": \"\{0,1\}\([^\",}]*\).*/\1/p" "$run_dir/status.json" | head -n 1; }
+value() { sed -n "s/^ *\"$1\": \"\{0,1\}\(.*[^\",]\)\"\{0,1\},\{0,1\}\$/\1/p" "$run_dir/status.json"; }
 
 rm -f "$run_dir/STOP" # of a turn that was killed before it could obey
 before="$(written)"

@@ -78,6 +78,24 @@ def shuffled(order: Order, epoch: int, slots: np.ndarray) -> np.ndarray:
     return result
 
 
+def slots_of(order: Order, epoch: int, ids: np.ndarray) -> np.ndarray:
+    """The places of these samples in the epoch, int64 [n]: the inverse of `shuffled`. Sample s comes in batch place // G."""
+    blocks = -(-order.samples // order.block_size)
+    window = order.window_blocks or blocks
+    if window >= blocks:
+        return unpermute(ids, order.samples, _key(order, epoch, "samples"))
+    places = _BlockPlaces(order.samples, order.block_size, blocks, _key(order, epoch, "blocks"))
+    place = unpermute(ids // order.block_size, blocks, places.key)
+    moved = places.start(place) + ids % order.block_size
+    result = np.empty(len(ids), np.int64)
+    for index in np.unique(place // window):
+        here = place // window == index
+        first = places.start(index * window)
+        size = places.start(min((index + 1) * window, blocks)) - first
+        result[here] = first + unpermute(moved[here] - first, size, _key(order, epoch, f"window {index}"))
+    return result
+
+
 class _BlockPlaces:
     """Where each block begins once blocks are permuted; only the last block may be shorter than the others."""
 

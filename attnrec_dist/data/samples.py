@@ -35,6 +35,10 @@ class Samples(Protocol):
         """The samples packed; stand-ins come last."""
         ...
 
+    def of_user(self, user: int) -> np.ndarray:
+        """The samples of one user, by index, int64 [n], ascending."""
+        ...
+
 
 class WindowSamples:
     """The windows of the training histories: data/windows.py."""
@@ -51,6 +55,9 @@ class WindowSamples:
 
     def weights(self, ids: np.ndarray) -> np.ndarray:
         return self.index.queries(ids)
+
+    def of_user(self, user: int) -> np.ndarray:
+        return np.arange(*self.index.row_windows[user : user + 2])
 
     def batch(self, ids: np.ndarray, order: Order, step: int) -> SequenceBatch:
         """A stand-in is a row of one token."""
@@ -94,6 +101,9 @@ class ExampleSamples:
 
     def weights(self, ids: np.ndarray) -> np.ndarray:
         return (ids >= 0).astype(np.int64)
+
+    def of_user(self, user: int) -> np.ndarray:
+        return np.flatnonzero(self.examples.column("user") == user)
 
     def batch(self, ids: np.ndarray, order: Order | None = None, step: int = 0) -> RankingBatch:
         """A stand-in has no history, and nothing is known of it."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from attnrec_dist.data.loader import GlobalBatch, Share, Steps
 from attnrec_dist.data.order import Order
+from attnrec_dist.data.samples import Samples
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.distributed import World
 from attnrec_dist.engine.checkpoint import Progress, put_asides_back
@@ -164,14 +165,7 @@ def start(config: RunConfig, run_dir: RunDir) -> Run:
     data = open_data(config, world)
     task = make_task(config, data, run_dir, world)
     train = config.train
-    order = Order(
-        data.manifest.fingerprint,
-        train.seed,
-        len(task.samples),
-        train.global_batch_size,
-        config.data.block_size,
-        config.data.shuffle_blocks,
-    )
+    order = make_order(config, data, task.samples)
     return Run(
         config=config,
         run_dir=run_dir,
@@ -184,6 +178,17 @@ def start(config: RunConfig, run_dir: RunDir) -> Run:
         stop=StopRequest(run_dir.stop, train.max_hours),
         watchdog=Watchdog(config.watchdog, world, lambda why: run_dir.write_status("fault", int(run_dir.status()["step"]), why)),
         max_steps=last_step(config, order),
+    )
+
+
+def make_order(config: RunConfig, data: DataSet, samples: Samples) -> Order:
+    return Order(
+        data.manifest.fingerprint,
+        config.train.seed,
+        len(samples),
+        config.train.global_batch_size,
+        config.data.block_size,
+        config.data.shuffle_blocks,
     )
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnrec_dist.batch import PADDING
-from attnrec_dist.data.order import Order, cost, derive_key, permute, samples, shuffled, split, unpermute
+from attnrec_dist.data.order import Order, cost, derive_key, permute, samples, shuffled, slots_of, split, unpermute
 
 DOC = Path(__file__).parents[2] / "docs" / "order.md"
 SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 31, 64, 100, 255, 256, 257, 1000, 4097, 65_537]
@@ -250,6 +250,12 @@ def test_an_epoch_is_what_plain_lists_say(order, epoch):
 
 
 @settings(deadline=None, max_examples=100)
+@given(orders(), st.integers(0, 2))
+def test_a_sample_is_found_where_the_epoch_has_it(order, epoch):
+    ids = epoch_of(order, epoch)[: order.samples]
+    assert slots_of(order, epoch, ids).tolist() == list(range(order.samples))
+
+
 @given(orders())
 def test_a_window_of_blocks_is_left_only_when_all_of_it_was_seen(order):
     """Reads stay local: a stretch of the epoch touches the blocks of its window and no other."""

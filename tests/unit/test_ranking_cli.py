@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -73,6 +74,13 @@ def test_plot_and_help(ranking, attnrec):
     assert attnrec("plot", ranking / "run").code == 0
     assert "--model.combine" in attnrec("train", ranking / "ranking.yaml", "--help").out
     assert "ranking" in attnrec("evaluate", "--help").out
+
+
+def test_a_replayed_step_names_a_customer_whose_steps_hold_it(ranking, attnrec):
+    told = attnrec("replay", ranking / "run", "--step", "3")
+    assert (told.code, "step 3, epoch " in told.out) == (0, True)
+    sample, user = told.out.splitlines()[-1].split()[1::2]
+    assert re.search(rf"^step 3  epoch \d+  sample {sample}$", attnrec("when", ranking / "run", "--user", user).out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,133 @@
+"""`attnrec when` and `attnrec replay`: which steps trained on a customer, and what a step trained on.
+
+Nothing was recorded for it: the order is arithmetic, and it has an inverse. Steps are numbered as in metrics.jsonl, from 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from attnrec_dist.batch import Batch
+from attnrec_dist.data.loader import Share, Steps
+from attnrec_dist.data.order import slots_of
+from attnrec_dist.data.shards import DataSet
+from attnrec_dist.distributed import World
+from attnrec_dist.engine.run import last_step, make_order, open_data
+from attnrec_dist.engine.task import make_task
+from attnrec_dist.errors import ConfigError
+from attnrec_dist.run_dir import RunDir, verify, write_whole
+
+if TYPE_CHECKING:
+    from attnrec_dist.run_config import RunConfig
+
+EVERYTHING = 2**62  # tokens of a micro-batch: the whole global batch in one
+
+
+@dataclass
+class Past:
+    """A run's samples and their order, opened again."""
+
+    run_dir: RunDir
+    data: DataSet
+    steps: Steps
+    last: int
+
+
+def reopen(run_dir: RunDir, config: RunConfig) -> Past:
+    """Raises UserError, also where the data set is not the one that the run was trained on."""
+    world = World()
+    data = open_data(config, world)
+    for checkpoint in run_dir.complete_checkpoints()[-1:]:
+        verify(checkpoint, {"data fingerprint": data.manifest.fingerprint})
+    task = make_task(config, data, run_dir, world)
+    order = make_order(config, data, task.samples)
+    return Past(run_dir, data, Steps(task.samples, config.data, order, Share(0, 1, EVERYTHING)), last_step(config, order))
+
+
+def tell_user(past: Past, user: str) -> None:
+    """Prints the steps that trained on a customer. Raises ConfigError."""
+    done = int(past.run_dir.status()["step"])
+    found = when(past, user, done)
+    print(f"{user}: in {len({step for step, _, _ in found})} of {done} steps")
+    for step, epoch, sample in found:
+        print(f"step {step}  epoch {epoch}  sample {sample}")
+
+
+def when(past: Past, user: str, done: int) -> list[tuple[int, int, int]]:
+    """(step, epoch, sample) of all that the first `done` steps trained of a customer, in order. Raises ConfigError."""
+    index = int(past.data.user_index([user])[0])
+    if index < 0:
+        raise ConfigError(f"--user {user}: nobody of this name is in {past.data.path}")
+    ids, order = past.steps.samples.of_user(index), past.steps.order
+    found = []
+    for epoch in range(-(-done // order.steps_per_epoch)):
+        steps = 1 + epoch * order.steps_per_epoch + slots_of(order, epoch, ids) // order.global_batch
+        found += [(int(step), epoch + 1, int(sample)) for step, sample in zip(steps, ids) if step <= done]
+    return sorted(found)
+
+
+def tell_step(past: Past, step: int, output: Path | None) -> None:
+    """Prints what a step trained on, and writes it to a JSON file where one is named. Raises ConfigError."""
+    found = replay(past, step)
+    loss = "not done yet" if found["logged_loss"] is None else f"loss {found['logged_loss']:.6g}"
+    print(f"step {found['step']}, epoch {found['epoch']}: {found['targets']} targets, {found['tokens']} tokens, {loss}")
+    print(f"batch sha256 {found['sha256']}")
+    for each in found["samples"]:
+        print(f"sample {each['sample']}  user {each['user']}")
+    if output:
+        write_whole(output, json.dumps(found, indent=1) + "\n")
+
+
+def replay(past: Past, step: int) -> dict[str, Any]:
+    """What a step trained on, or would: its samples with their customers, and a checksum of the packed batch, which is the same
+    on any machine. Raises ConfigError."""
+    if not 1 <= step <= past.last:
+        raise ConfigError(f"--step {step}: the steps of this run are 1 to {past.last}")
+    (batch,) = (found := past.steps[step - 1]).micro_batches
+    sample, user = np.asarray(batch.sample_ids), np.asarray(batch.users)
+    real = sample >= 0
+    names = past.data.users()["id"].take(user[real]).to_pylist()
+    return {
+        "step": step,
+        "epoch": 1 + (step - 1) // past.steps.order.steps_per_epoch,
+        "targets": found.targets,
+        "tokens": found.tokens,
+        "logged_loss": logged_loss(past.run_dir, step),
+        "sha256": digest(batch),
+        "samples": [{"sample": int(each), "user": str(name)} for each, name in zip(sample[real], names)],
+    }
+
+
+def logged_loss(run_dir: RunDir, step: int) -> float | None:
+    for line in run_dir.metrics.read_text(encoding="utf-8").splitlines() if run_dir.metrics.exists() else ():
+        values = json.loads(line)
+        if values["step"] == step and "loss" in values:
+            return float(values["loss"])
+    return None
+
+
+def digest(batch: Batch) -> str:
+    """Of every array of a batch, by name."""
+    found = hashlib.sha256()
+
+    def add(name: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key in sorted(value):
+                add(f"{name}.{key}", value[key])
+        elif isinstance(value, torch.Tensor | np.ndarray):
+            array = np.ascontiguousarray(np.asarray(value))
+            found.update(f"{name} {array.dtype} {array.shape}\n".encode() + array.tobytes())
+        elif value is not None:
+            found.update(f"{name} {value}\n".encode())
+
+    for field in dataclasses.fields(batch):
+        add(field.name, getattr(batch, field.name))
+    return found.hexdigest()
