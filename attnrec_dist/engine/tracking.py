@@ -76,13 +76,18 @@ class Metrics:
                 )
 
     def _to_board(self, lines: list[dict[str, Any]]) -> None:
+        """metrics.jsonl has it all, so a tracker that fails is left out from then on."""
         if self._board is None:
             return
-        for line in lines:
-            for key, value in line.items():
-                if key != "step" and isinstance(value, int | float):
-                    self._board.add_scalar(key if "/" in key else f"train/{key}", value, line["step"])
-        self._board.flush()
+        try:
+            for line in lines:
+                for key, value in line.items():
+                    if key != "step" and isinstance(value, int | float):
+                        self._board.add_scalar(key if "/" in key else f"train/{key}", value, line["step"])
+            self._board.flush()
+        except Exception as error:  # whatever a tracker's library raises
+            self._board = None
+            print(f"attnrec: tracking.tensorboard: {error}; training goes on without it", file=sys.stderr, flush=True)
 
 
 def _summary_writer(directory: Path) -> Any:
