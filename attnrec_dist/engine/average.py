@@ -1,6 +1,6 @@
 """Averaged weights: an exponential moving average over the steps (Polyak and Juditsky 1992), which is what is evaluated and used.
 
-The average lives in the optimizer's state beside the moments of each parameter, so it is saved and restored with them.
+The average lives in the optimizer's state beside the moments of each parameter, so it is cut, saved and restored with them.
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from attnrec_dist.engine.pieces import local
+
 AVERAGE = "average"
 
 
 @torch.no_grad()
-def update_average(module: nn.Module, optimizer: torch.optim.Optimizer, decay: float, step: int) -> None:
+def update_average(optimizer: torch.optim.Optimizer, decay: float, step: int) -> None:
     """After update `step`, counted from 1. Early on the average forgets faster, as (1 + step) / (10 + step)."""
     if not decay:
         return
     keep = min(decay, (1 + step) / (10 + step))
-    for parameter in module.parameters():
-        state = optimizer.state.get(parameter)
-        if state:
-            state.setdefault(AVERAGE, parameter.detach().clone()).lerp_(parameter, 1 - keep)
+    for weights, state in optimizer.state.items():
+        if AVERAGE not in state:
+            state[AVERAGE] = weights.detach().clone()
+        local(state[AVERAGE]).lerp_(local(weights), 1 - keep)
 
 
 @contextmanager

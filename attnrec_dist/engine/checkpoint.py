@@ -1,7 +1,8 @@
 """Checkpoints that are whole or absent: written aside, synced, renamed, marked last; older ones are pruned only afterwards.
 
 A checkpoint is a directory of safetensors and JSON, so reading one never runs code. Its marker holds the size and checksum
-of every file, the step, and the fingerprint of the data; one that is truncated, damaged or foreign is refused.
+of every file, the step, and the fingerprint of the data; one that is truncated, damaged or foreign is refused. Weights are whole
+in it, whatever the strategy; the optimizer's state is as the strategy cuts it, and cut anew on load (parts.py).
 """
 
 from __future__ import annotations
@@ -9,17 +10,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import Field
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from attnrec_dist.engine.average import AVERAGE
-from attnrec_dist.engine.optim import load_optimizer_tensors, optimizer_tensors
+from attnrec_dist.engine.parts import load_parts, part_name, part_tensors
+from attnrec_dist.engine.strategy import Strategy
 from attnrec_dist.errors import StorageError
 from attnrec_dist.run_dir import AVERAGE_FILE, CHECKPOINT_FORMAT, MARKER, OBJECTIVE_FILE, RunDir, checksum, write_whole
 from attnrec_dist.settings import Section
@@ -44,54 +47,36 @@ class Progress:
     finished: str = ""  # why no further step is to be done; "" while there are some
     seconds: float = 0.0  # of training, over all attempts
     extra: dict[str, Any] = field(default_factory=dict)
+    scaler: dict[str, float] = field(default_factory=dict)  # of fp16: the loss scale, and how many steps it has cost
 
 
-def save(
-    run_dir: RunDir, progress: Progress, objective: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any]
-) -> Path:
-    """Writes the checkpoint of `progress.step`; called on rank 0. Raises StorageError and leaves nothing behind.
-
-    One of the same step is stepped aside until the new one is whole, so the run is never without.
-    """
-    name = f"step-{progress.step:08d}"
+def save(run_dir: RunDir, progress: Progress, strategy: Strategy, identity: dict[str, Any]) -> Path:
+    """Writes the checkpoint of `progress.step`, each rank its part. A collective; raises StorageError on all ranks where one
+    cannot write, and leaves nothing behind. One of the same step is stepped aside until the new one is whole, so the run is never
+    without."""
+    world, name = strategy.world, f"step-{progress.step:08d}"
     final = run_dir.checkpoints / name
-    attempt = run_dir.checkpoints / f".{name}.{os.getpid()}.partial"
-    try:
+    attempt = run_dir.checkpoints / world.on_main(lambda: f".{name}.{os.getpid()}.partial")
+    doing = f"saving the checkpoint of step {progress.step}"
+
+    def begin() -> None:
         _remove(attempt)
         attempt.mkdir(mode=0o700)
-        save_file({key: value.contiguous() for key, value in objective.state_dict().items()}, attempt / OBJECTIVE_FILE)
-        tensors = optimizer_tensors(objective, optimizer)
-        averages = {name.removesuffix(f"/{AVERAGE}"): tensors.pop(name) for name in list(tensors) if name.endswith(f"/{AVERAGE}")}
-        save_file(tensors, attempt / "optimizer.safetensors")
-        if averages:
-            save_file(averages, attempt / AVERAGE_FILE)
-        (attempt / "progress.json").write_text(json.dumps(asdict(progress)))
-        for file in attempt.iterdir():
-            _sync(file)
-        if (final / MARKER).is_file():
-            final.rename(final.with_name(f".{name}{ASIDE}"))
-        _remove(final)  # an unmarked leftover of a killed attempt
-        attempt.rename(final)
-        _sync(run_dir.checkpoints)
-        files = {file.name: {"bytes": file.stat().st_size, "sha256": checksum(file)} for file in sorted(final.iterdir())}
-        write_whole(
-            final / MARKER, json.dumps({"format_version": CHECKPOINT_FORMAT, **identity, "step": progress.step, "files": files})
-        )
-    except OSError as error:
-        _remove(attempt)
-        raise StorageError.of(error, f"saving the checkpoint of step {progress.step}") from None
-    except StorageError:
-        _remove(final)  # unmarked: the marker is what could not be written
-        raise
-    except Exception as error:
-        _remove(attempt)
-        if type(error).__name__ == "SafetensorError":
-            raise StorageError(
-                f"saving the checkpoint of step {progress.step}: {error}; older checkpoints are untouched"
-            ) from None
+
+    try:
+        world.on_main(_told(doing, begin))
+        _write_weights(attempt, strategy, doing)
+        world.together(_told(doing, lambda: _write_part(attempt, strategy)))
+        world.on_main(_told(doing, lambda: _finish(attempt, final, progress, identity)))
+    except Exception:
+        if world.is_main:
+            _remove(attempt)
+            if not (final / MARKER).exists():
+                _remove(final)
         raise
     finally:
-        put_asides_back(run_dir)
+        if world.is_main:
+            put_asides_back(run_dir)
     return final
 
 
@@ -104,6 +89,57 @@ def put_asides_back(run_dir: RunDir) -> None:
         else:
             _remove(final)
             aside.rename(final)
+
+
+def _write_weights(attempt: Path, strategy: Strategy, doing: str) -> None:
+    """Whole weights, and their average where there is one, by rank 0."""
+    has_average = any(AVERAGE in state for state in strategy.optimizer.state.values())
+    for average, file in ((False, OBJECTIVE_FILE), (True, AVERAGE_FILE))[: 1 + has_average]:
+        with strategy.whole(average) as objective:
+            strategy.world.on_main(_told(doing, partial(_write, objective.state_dict(), attempt / file)))
+
+
+def _write_part(attempt: Path, strategy: Strategy) -> None:
+    """The optimizer's state of this rank's pieces; what is not cut is the same on all ranks, and written by rank 0."""
+    if strategy.sharded or strategy.world.is_main:
+        tensors, header = part_tensors(strategy.pieces, strategy.optimizer, strategy.sharded)
+        _write(tensors, attempt / part_name(strategy.world.rank, strategy.world.size, strategy.sharded), header)
+
+
+def _write(tensors: dict[str, Tensor], path: Path, header: dict[str, str] | None = None) -> None:
+    save_file({key: value.detach().contiguous() for key, value in tensors.items()}, path, header or None)
+    _sync(path)
+
+
+def _finish(attempt: Path, final: Path, progress: Progress, identity: dict[str, Any]) -> None:
+    """What makes the files a checkpoint. Rank 0."""
+    (attempt / "progress.json").write_text(json.dumps(asdict(progress)))
+    _sync(attempt / "progress.json")
+    if (final / MARKER).is_file():
+        final.rename(final.with_name(f".{final.name}{ASIDE}"))
+    _remove(final)  # an unmarked leftover of a killed attempt
+    attempt.rename(final)
+    _sync(final.parent)
+    files = {file.name: {"bytes": file.stat().st_size, "sha256": checksum(file)} for file in sorted(final.iterdir())}
+    write_whole(
+        final / MARKER, json.dumps({"format_version": CHECKPOINT_FORMAT, **identity, "step": progress.step, "files": files})
+    )
+
+
+def _told(doing: str, function: Callable[[], None]) -> Callable[[], None]:
+    """The function, its failures to write told as StorageError."""
+
+    def told() -> None:
+        try:
+            function()
+        except OSError as error:
+            raise StorageError.of(error, doing) from None
+        except Exception as error:
+            if type(error).__name__ == "SafetensorError":
+                raise StorageError(f"{doing}: {error}; older checkpoints are untouched") from None
+            raise
+
+    return told
 
 
 def prune(run_dir: RunDir, keep: int, best_step: int) -> None:
@@ -124,14 +160,18 @@ def link(run_dir: RunDir, name: str, checkpoint: Path) -> None:
     partial.replace(run_dir.path / name)
 
 
-def load(checkpoint: Path, objective: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Restores weights and optimizer in place and returns where the run was. `run_dir.verify` comes first."""
+def load_weights(checkpoint: Path, objective: nn.Module) -> None:
+    """Restores the weights of a plain objective, before it is spread. `run_dir.verify` comes first."""
     objective.load_state_dict(load_file(checkpoint / OBJECTIVE_FILE))
-    load_optimizer_tensors(objective, optimizer, load_file(checkpoint / "optimizer.safetensors"))
-    if (checkpoint / AVERAGE_FILE).is_file():
-        averages = load_file(checkpoint / AVERAGE_FILE)
-        load_optimizer_tensors(objective, optimizer, {f"{name}/{AVERAGE}": tensor for name, tensor in averages.items()})
-    return Progress(**json.loads((checkpoint / "progress.json").read_text()))
+
+
+def load(checkpoint: Path, strategy: Strategy) -> Progress:
+    """Restores the optimizer of this rank's pieces and the loss scale, and returns where the run was."""
+    load_parts(checkpoint, strategy.pieces, strategy.optimizer)
+    progress = Progress(**json.loads((checkpoint / "progress.json").read_text()))
+    if strategy.scaler is not None:
+        strategy.scaler.load(progress.scaler)
+    return progress
 
 
 def newest(run_dir: RunDir) -> str:

@@ -16,7 +16,7 @@ from attnrec_dist.distributed import World
 from attnrec_dist.engine.compared_values import VALUES, Contender, Values
 from attnrec_dist.engine.evaluate_run import TIMEOUT_SECONDS
 from attnrec_dist.engine.identity import identity, stored_identity
-from attnrec_dist.engine.strategy import Strategy
+from attnrec_dist.engine.join import join
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.evaluation.classification import LOWER_IS_BETTER
 from attnrec_dist.evaluation.verdict import Verdict, judge, to_json, told
@@ -42,8 +42,8 @@ def compare_runs(paths: Sequence[Path], request: Request) -> Verdict:
     """Compares all pairs on all processes together; rank 0 prints and writes. Raises UserError alike on all ranks."""
     if not 2 <= len(paths) <= MOST_RUNS:
         raise ConfigError(f"compare takes from two runs to {MOST_RUNS}, got {len(paths)}; type attnrec compare RUN_A RUN_B")
-    strategy = Strategy("fp32", TIMEOUT_SECONDS)
-    world = strategy.world
+    job = join("fp32", TIMEOUT_SECONDS)
+    world = job.world
     contenders: list[Contender] = world.together(lambda: contenders_of(paths, request, world))
     values = VALUES[contenders[0].identity["tested_on"]["task"]]
     metrics: list[str] = world.together(lambda: values.metrics(request.metric, contenders[0].trained))
@@ -52,7 +52,7 @@ def compare_runs(paths: Sequence[Path], request: Request) -> Verdict:
         values.complete(each, world)
     verdict: Verdict = world.together(lambda: verdict_of(contenders, values, metrics))
     world.on_main(lambda: tell(verdict, request))
-    strategy.close()
+    job.close()
     return verdict
 
 

@@ -18,7 +18,7 @@ from attnrec_dist.data.samples import ExampleSamples
 from attnrec_dist.data.views import Part, find_views
 from attnrec_dist.distributed import World
 from attnrec_dist.engine.identity import identity, stamped
-from attnrec_dist.engine.strategy import Strategy
+from attnrec_dist.engine.join import join
 from attnrec_dist.errors import ConfigError, MissingExtraError, StorageError
 from attnrec_dist.evaluation import example_report
 from attnrec_dist.evaluation.evaluate import MeasuringConfig, evaluate_beside_baselines
@@ -57,13 +57,13 @@ class Answer:
 
 def evaluate_run(run_dir: Path, request: Request, overrides: dict[str, Any]) -> Answer:
     """Evaluates on all processes together; rank 0 prints the table and writes the files. Raises UserError alike on all ranks."""
-    strategy = Strategy("fp32", TIMEOUT_SECONDS)
-    world = strategy.world
+    job = join("fp32", TIMEOUT_SECONDS)
+    world = job.world
     trained = world.together(lambda: load_model(run_dir, request.checkpoint, request.data, world.device, task=None))
     test = {"next_item": tested_next_item, "ranking": tested_ranking}[model_task(trained.tree["model"]["name"])]
     answer = test(trained, request, overrides, world)
     world.on_main(lambda: tell(answer, trained, request))
-    strategy.close()
+    job.close()
     return answer
 
 

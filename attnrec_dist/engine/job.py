@@ -45,7 +45,7 @@ def run_training(config: RunConfig, run_dir: RunDir) -> int:
         else:
             run_dir.write_status("done", progress.step, progress.finished)
             run.say(f"done at step {progress.step}; next: attnrec evaluate {run_dir.path}")
-    run.strategy.close()
+    run.job.close()
     return ExitCode.DONE if is_launched() else code
 
 

@@ -62,24 +62,3 @@ def learning_rate(config: OptimizerConfig, step: int, max_steps: int) -> float:
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate
-
-
-def optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's state as {"parameter name/exp_avg": tensor}; nothing else of it needs saving."""
-    return {
-        f"{name}/{key}": value
-        for name, parameter in module.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-        if isinstance(value, torch.Tensor)
-    }
-
-
-def load_optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    """The inverse of `optimizer_tensors`. The tensors are copied: those of a file lie at any address, and a product with
-    averaged weights that are not aligned as torch aligns its own may have another last digit (seen with a [1, 64] weight)."""
-    parameters = dict(module.named_parameters())
-    for path, value in tensors.items():
-        name, _, key = path.rpartition("/")
-        parameter = parameters[name]
-        device = "cpu" if key == "step" and parameter.device.type == "cpu" else parameter.device
-        optimizer.state[parameter][key] = value.to(device, copy=True)

@@ -17,8 +17,9 @@ from attnrec_dist.data.samples import Samples
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.distributed import World
 from attnrec_dist.engine.checkpoint import Progress, put_asides_back
+from attnrec_dist.engine.join import Job, join
+from attnrec_dist.engine.precision import LossScaler
 from attnrec_dist.engine.preemption import StopRequest
-from attnrec_dist.engine.strategy import Strategy
 from attnrec_dist.engine.task import Task, make_task
 from attnrec_dist.engine.tracking import Metrics, ProgressBar
 from attnrec_dist.engine.watchdog import Watchdog
@@ -58,7 +59,7 @@ class Run:
 
     config: RunConfig
     run_dir: RunDir
-    strategy: Strategy
+    job: Job
     world: World
     data: DataSet
     task: Task
@@ -77,11 +78,12 @@ class Run:
         if self.world.is_main:
             print(text, file=sys.stderr, flush=True)
 
-    def log(self, progress: Progress, loss: Tensor, rate: float, batch: GlobalBatch) -> None:
+    def log(self, progress: Progress, loss: Tensor, rate: float, batch: GlobalBatch, scaler: LossScaler | None) -> None:
         epoch = round(progress.step / self.steps.order.steps_per_epoch, 4)
-        self.metrics.log(
-            progress.step, epoch=epoch, loss=loss, learning_rate=rate, tokens=batch.tokens, seconds=round(progress.seconds, 3)
-        )
+        values: dict[str, Any] = {"epoch": epoch, "loss": loss, "learning_rate": rate, "tokens": batch.tokens}
+        if scaler is not None:
+            values |= {"loss_scale": scaler.scale, "skipped_steps": scaler.skipped}
+        self.metrics.log(progress.step, **values, seconds=round(progress.seconds, 3))
 
     def look_due(self, step: int) -> bool:
         """Whether losses and stop requests are read off the device at this step; on a GPU that waits for the queue to empty."""
@@ -154,8 +156,8 @@ def start(config: RunConfig, run_dir: RunDir) -> Run:
     """Joins the job, claims the run directory, opens and checks the data. Raises UserError on every rank alike."""
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
-    strategy = Strategy(config.train.precision, config.train.timeout)
-    world = strategy.world
+    job = join(config.train.precision, config.train.timeout)
+    world = job.world
     if config.train.global_batch_size < world.size:
         raise ConfigError(
             f"train.global_batch_size: {config.train.global_batch_size} samples cannot be dealt to {world.size} processes; "
@@ -169,7 +171,7 @@ def start(config: RunConfig, run_dir: RunDir) -> Run:
     return Run(
         config=config,
         run_dir=run_dir,
-        strategy=strategy,
+        job=job,
         world=world,
         data=data,
         task=task,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Literal
 
 import torch
 from pydantic import Field
@@ -14,10 +13,14 @@ from attnrec_dist.batch import PADDING, Batch
 from attnrec_dist.data.loader import GlobalBatch, batches, worker_errors
 from attnrec_dist.data.order import derive_key
 from attnrec_dist.engine import checkpoint
-from attnrec_dist.engine.average import averaged, update_average
+from attnrec_dist.engine.average import update_average
 from attnrec_dist.engine.checkpoint import Progress
+from attnrec_dist.engine.guard import not_finite
 from attnrec_dist.engine.optim import learning_rate, make_optimizer, set_learning_rate
+from attnrec_dist.engine.precision import Precision, PrecisionName
 from attnrec_dist.engine.run import Run
+from attnrec_dist.engine.spread import spread
+from attnrec_dist.engine.strategy import Strategy
 from attnrec_dist.engine.tracking import ProgressBar
 from attnrec_dist.errors import ExitCode
 from attnrec_dist.run_dir import verify
@@ -34,7 +37,9 @@ class TrainConfig(Section):
     micro_batch_tokens: int = Field(
         16384, ge=1, description="tokens that one forward may hold, long rows counted dearer; more are accumulated"
     )
-    precision: Literal["fp32", "bf16", "fp64"] = Field("fp32", description="bf16: autocast, weights stay fp32; fp64: for tests")
+    precision: PrecisionName = Field(
+        "fp32", description="bf16, fp16: autocast, weights stay fp32; tf32: fp32 with faster products on a GPU; fp64: for tests"
+    )
     seed: int = Field(0, description="of initial weights, order and dropout")
     average: float = Field(
         0.0,
@@ -48,25 +53,25 @@ class TrainConfig(Section):
 
 def train(run: Run) -> tuple[ExitCode, Progress]:
     """Train to the last step, a stop request or a fault; a restart goes on where this ended (promises 3, 4, 7)."""
-    wrapped, optimizer = build(run)
-    objective = run.strategy.unwrap(wrapped)
-    progress = restore(run, objective, optimizer)
+    found = newest(run)
+    strategy = build(run, found)
+    progress = restore(run, strategy, found)
     if run.finished(progress):
         run.say(f"nothing left to do: {progress.finished or f'step {progress.step} of {run.max_steps} is done'}")
         return ExitCode.DONE, progress
-    run.strategy.warm_up(wrapped, run.steps.micro_batch(torch.tensor([PADDING]).numpy()))
+    strategy.warm_up(run.steps.micro_batch(torch.tensor([PADDING]).numpy()))
     started, targets = time.monotonic() - progress.seconds, 0
     with worker_errors(), ProgressBar(progress.step, run.max_steps, run.world.is_main) as bar:
-        leaving = progress.owes_evaluation and round_off(run, objective, optimizer, progress, bar)
+        leaving = progress.owes_evaluation and round_off(run, strategy, progress, bar)
         for batch in () if leaving else batches(run.steps, progress.step, run.max_steps, run.world.device):
             rate = learning_rate(run.config.optimizer, progress.step, run.max_steps)
-            set_learning_rate(optimizer, rate)
-            loss, stop = train_step(run, wrapped, optimizer, batch)
+            set_learning_rate(strategy.optimizer, rate)
+            loss, stop = train_step(run, strategy, batch)
             progress.step += 1
-            update_average(objective, optimizer, run.config.train.average, progress.step)
+            update_average(strategy.optimizer, run.config.train.average, progress.step)
             progress.seconds = time.monotonic() - started
             targets += batch.targets * run.world.size
-            run.log(progress, loss, rate, batch)
+            run.log(progress, loss, rate, batch, strategy.scaler)
             run.watchdog.moved(progress.step)
             look = run.look_due(progress.step)
             stopping = look and stop.item() > 0  # added up over ranks: all leave at the same step
@@ -75,56 +80,54 @@ def train(run: Run) -> tuple[ExitCode, Progress]:
                 bar.show(progress.step, loss.item(), targets)
                 targets = 0
             progress.owes_evaluation = run.evaluation_due(progress.step)
-            if round_off(run, objective, optimizer, progress, bar, stopping):
+            if round_off(run, strategy, progress, bar, stopping):
                 break
     return ExitCode.DONE if run.finished(progress) else ExitCode.RUN_AGAIN, progress
 
 
-def train_step(run: Run, wrapped: nn.Module, optimizer: torch.optim.Optimizer, batch: GlobalBatch) -> tuple[Tensor, Tensor]:
+def train_step(run: Run, strategy: Strategy, batch: GlobalBatch) -> tuple[Tensor, Tensor]:
     """One update from one global batch: (loss per unit of target weight over all ranks, number of ranks asked to stop).
 
     Both stay on the device. They travel together, in the step's only collective beside the gradients'.
     """
-    strategy = run.strategy
-    wrapped.train()
-    total = torch.zeros((), dtype=strategy.loss_dtype, device=run.world.device)
+    strategy.module.train()
+    losses = []
     for place, micro in enumerate(batch.micro_batches):
         seed_generators(run.config.train.seed, batch.step, place, run.world.rank)
-        with strategy.no_sync(wrapped, last=place + 1 == len(batch.micro_batches)):
-            loss_sum, _ = wrapped(micro.to(run.world.device))
+        with strategy.accumulating(last=place + 1 == len(batch.micro_batches)):
+            loss_sum, _ = strategy(micro.to(run.world.device))
             strategy.backward(loss_sum, batch.target_weight)
-        total += loss_sum.detach()
-    strategy.clip(wrapped, run.config.optimizer.clip_norm)
-    optimizer.step()
-    optimizer.zero_grad()
+        losses.append(loss_sum.detach())
+    norm = strategy.gradient_norm()
+    look = strategy.scaler is not None or run.look_due(batch.step + 1)
+    if not look or norm.isfinite():
+        strategy.update(norm, run.config.optimizer.clip_norm)
+    elif strategy.scaler is not None and strategy.scaler.overflowed():
+        strategy.skip()  # its batch is consumed
+    else:
+        raise not_finite(run, strategy, batch, losses)
+    total = sum(losses[1:], losses[0])
     asked = torch.full_like(total, float(run.stop.requested))
     summed = run.world.sum(torch.stack([total, asked]))
     return summed[0] / batch.target_weight, summed[1]
 
 
-def round_off(
-    run: Run,
-    objective: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-    bar: ProgressBar,
-    stopping: bool = False,
-) -> bool:
+def round_off(run: Run, strategy: Strategy, progress: Progress, bar: ProgressBar, stopping: bool = False) -> bool:
     """What is due after a step: evaluation, then a checkpoint. True when no step is to follow.
 
     A stop request comes before the evaluation and cuts it short; the checkpoint then tells that the next job has to do it.
     """
-    improved = progress.owes_evaluation and not stopping and validate(run, objective, optimizer, progress, bar)
+    improved = progress.owes_evaluation and not stopping and validate(run, strategy, progress, bar)
     if stopping or improved or progress.owes_evaluation or run.checkpoint_due(progress):
-        stopping = save(run, progress, objective, optimizer) or stopping
+        stopping = save(run, progress, strategy) or stopping
     if progress.finished:
         bar.say(f"stopped: {progress.finished}")
     return stopping or bool(progress.finished)
 
 
-def validate(run: Run, objective: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, bar: ProgressBar) -> bool:
+def validate(run: Run, strategy: Strategy, progress: Progress, bar: ProgressBar) -> bool:
     """Measures the averaged weights, where there are any, on the validation part; True when they are the best so far."""
-    with averaged(objective, optimizer):
+    with strategy.whole(average=True) as objective:
         return run.validate(objective, progress, bar)
 
 
@@ -133,34 +136,44 @@ def seed_generators(*place: int) -> None:
     torch.manual_seed(int(derive_key("dropout", *place)[0] >> 1))
 
 
-def build(run: Run) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """The wrapped objective with its initial weights, equal on all ranks, and its optimizer."""
+def build(run: Run, found: Path | None) -> Strategy:
+    """The objective with its optimizer, spread; its weights are a checkpoint's, or initial ones that are equal on all ranks."""
     torch.manual_seed(run.config.train.seed)
-    wrapped = run.strategy.wrap(Objective(*run.task.model_and_loss()))
-    return wrapped, make_optimizer(run.strategy.unwrap(wrapped), run.config.optimizer)
+    objective = Objective(*run.task.model_and_loss(), run.job.precision).to(run.world.device, run.job.precision.weight_dtype)
+    if found:
+        checkpoint.load_weights(found, objective)
+    return spread(run.job, objective, lambda module: make_optimizer(module, run.config.optimizer))
 
 
 class Objective(nn.Module):
     """Model and loss as one module, so that whatever wraps it sees every use of every weight."""
 
-    def __init__(self, model: nn.Module, loss: nn.Module):
+    def __init__(self, model: nn.Module, loss: nn.Module, precision: Precision):
         super().__init__()
-        self.model, self.loss = model, loss
+        self.model, self.loss, self.precision = model, loss, precision
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(sum of weighted losses, sum of weights) of a micro-batch: scalars."""
-        total, weight = self.loss(self.model(batch), batch, getattr(self.model, "table", None))
+        with self.precision.autocast():
+            total, weight = self.loss(self.model(batch), batch, getattr(self.model, "table", None))
         return total, weight
 
 
-def restore(run: Run, objective: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Goes back to the newest complete checkpoint, on every rank; a fresh run begins at step 0."""
+def newest(run: Run) -> Path | None:
+    """The newest complete checkpoint, checked; the same on every rank."""
     found = run.world.on_main(lambda: checkpoint.newest(run.run_dir))
+    if not found:
+        return None
+    path = run.run_dir.checkpoints / found
+    run.world.on_main(lambda: verify(path, run.identity))
+    return path
+
+
+def restore(run: Run, strategy: Strategy, path: Path | None) -> Progress:
+    """Goes back to a checkpoint whose weights are there already, on every rank; a fresh run begins at step 0."""
     progress = Progress()
-    if found:
-        path = run.run_dir.checkpoints / found
-        run.world.on_main(lambda: verify(path, run.identity))
-        progress = checkpoint.load(path, objective, optimizer)
+    if path:
+        progress = run.world.together(lambda: checkpoint.load(path, strategy))
         run.world.on_main(lambda: settle(run, progress, path))  # a kill may have come between the checkpoint and this
         progress.finished = run.out_of_patience(progress)
         run.say(f"going on from step {progress.step} ({path.name})")
@@ -168,19 +181,21 @@ def restore(run: Run, objective: nn.Module, optimizer: torch.optim.Optimizer) ->
     return progress
 
 
-def save(run: Run, progress: Progress, objective: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
-    """A checkpoint of this step, and the links to the last and the best one; where rank 0 fails, all ranks do.
+def save(run: Run, progress: Progress, strategy: Strategy) -> bool:
+    """A checkpoint of this step, and the links to the last and the best one; where one rank fails, all ranks do.
 
     Whether a rank has been asked to stop, meanwhile or before.
     """
     run.metrics.flush()
+    if strategy.scaler is not None:
+        progress.scaler = strategy.scaler.state()
+    path = checkpoint.save(run.run_dir, progress, strategy, run.identity)
 
-    def write() -> None:
-        path = checkpoint.save(run.run_dir, progress, objective, optimizer, run.identity)
+    def settled() -> None:
         settle(run, progress, path)
         run.run_dir.write_status("running", progress.step)
 
-    run.world.on_main(write)
+    run.world.on_main(settled)
     run.watchdog.moved()
     return run.world.any(run.stop.requested)
 

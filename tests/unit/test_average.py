@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from alone import alone, stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -15,7 +16,7 @@ from torch import nn
 from attnrec_dist.engine import checkpoint
 from attnrec_dist.engine.average import averaged, update_average
 from attnrec_dist.engine.checkpoint import Progress
-from attnrec_dist.engine.optim import OptimizerConfig, load_optimizer_tensors, make_optimizer, optimizer_tensors
+from attnrec_dist.engine.optim import OptimizerConfig, make_optimizer
 from attnrec_dist.run_dir import AVERAGE_FILE, OBJECTIVE_FILE, RunDir, read_weights
 
 
@@ -30,7 +31,7 @@ def step(module: nn.Module, optimizer: torch.optim.Optimizer, number: int, decay
     module.model(torch.full((2, 3), float(number))).square().sum().backward()
     optimizer.step()
     optimizer.zero_grad()
-    update_average(module, optimizer, decay, number)
+    update_average(optimizer, decay, number)
 
 
 def weights(module: nn.Module) -> list[torch.Tensor]:
@@ -81,7 +82,7 @@ def test_the_raw_weights_come_back_after_an_error():
 def test_without_a_decay_there_is_no_average():
     module, optimizer = tiny()
     step(module, optimizer, 1, decay=0.0)
-    assert not any(name.endswith("/average") for name in optimizer_tensors(module, optimizer))
+    assert not any("average" in state for state in optimizer.state.values())
     assert all(map(torch.equal, inside(module, optimizer), weights(module)))
 
 
@@ -91,27 +92,30 @@ def test_a_resume_goes_on_bitwise_with_both(tmp_path):
     module, optimizer = tiny()
     for number in range(1, 5):
         step(module, optimizer, number, decay=0.8)
-    path = checkpoint.save(run, Progress(4), module, optimizer, {"data fingerprint": "f"})
+    path = checkpoint.save(run, Progress(4), alone(module, optimizer), {"data fingerprint": "f"})
     other, other_optimizer = tiny()
-    checkpoint.load(path, other, other_optimizer)
+    checkpoint.load_weights(path, other)
+    checkpoint.load(path, alone(other, other_optimizer))
     for number in range(5, 9):
         step(module, optimizer, number, decay=0.8)
         step(other, other_optimizer, number, decay=0.8)
     assert all(map(torch.equal, weights(module), weights(other)))
     assert all(map(torch.equal, inside(module, optimizer), inside(other, other_optimizer)))
-    assert {*optimizer_tensors(other, other_optimizer)} == {*optimizer_tensors(module, optimizer)}
+    assert {*stored(other, other_optimizer)} == {*stored(module, optimizer)}
 
 
-def test_what_is_loaded_is_aligned_as_what_was_trained():
+def test_what_is_loaded_is_aligned_as_what_was_trained(tmp_path):
     """Where it is not, a product with the averaged weights may have another last digit than in the run that went through."""
+    run = RunDir(tmp_path / "run")
+    run.create()
     module, optimizer = tiny()
     step(module, optimizer, 1, 0.9)
-    buffer = torch.zeros(100)[1:]  # as of a file: at any address
-    lengths = {name: value.numel() for name, value in optimizer_tensors(module, optimizer).items()}
-    places = {name: buffer[3 * at : 3 * at + length] for at, (name, length) in enumerate(lengths.items())}
-    shapes = {name: value.shape for name, value in optimizer_tensors(module, optimizer).items()}
-    load_optimizer_tensors(module, optimizer, {name: part.view(shapes[name]) for name, part in places.items()})
-    assert {value.data_ptr() % 64 for value in optimizer_tensors(module, optimizer).values()} == {0}
+    path = checkpoint.save(run, Progress(1), alone(module, optimizer), {"data fingerprint": "f"})
+    other, other_optimizer = tiny()
+    checkpoint.load(path, alone(other, other_optimizer))
+    addresses = [value.data_ptr() % 64 for state in other_optimizer.state.values() for value in state.values()]
+    assert len(addresses) == 4 * 4
+    assert set(addresses) == {0}
 
 
 def test_the_checkpoint_serves_the_average_and_keeps_the_raw_weights(tmp_path):
@@ -121,7 +125,7 @@ def test_the_checkpoint_serves_the_average_and_keeps_the_raw_weights(tmp_path):
     module.model.register_buffer("kept", torch.ones(2))
     for number in range(1, 5):
         step(module, optimizer, number, decay=0.8)
-    path = checkpoint.save(run, Progress(4), module, optimizer, {"data fingerprint": "f"})
+    path = checkpoint.save(run, Progress(4), alone(module, optimizer), {"data fingerprint": "f"})
     served, stored = read_weights(path), load_file(path / OBJECTIVE_FILE)
     names = [name.removeprefix("model.") for name, _ in module.named_parameters()]
     assert served.keys() == {*names, "kept"}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from alone import alone
 from torch import nn
 
 from attnrec_dist.engine import checkpoint
@@ -58,7 +59,7 @@ def saved(path: Path, steps: list[int]) -> RunDir:
     for number in range(1, max(steps) + 1):
         step(module, optimizer, number)
         if number in steps:
-            checkpoint.save(run, Progress(step=number), module, optimizer, IDENTITY)
+            checkpoint.save(run, Progress(step=number), alone(module, optimizer), IDENTITY)
     return run
 
 
@@ -69,12 +70,13 @@ def test_going_on_from_a_checkpoint_is_bitwise_going_on(tmp_path):
     for number in range(5):
         step(module, optimizer, number)
     progress = Progress(5, best_value=0.1 + 0.2, best_step=3, evaluations_without_gain=2, finished="", seconds=1.5)
-    path = checkpoint.save(run, progress, module, optimizer, IDENTITY)
+    path = checkpoint.save(run, progress, alone(module, optimizer), IDENTITY)
     expected = [step(module, optimizer, number) for number in range(5, 10)]
 
     other, other_optimizer = tiny(seed=1)
     verify(path, IDENTITY)
-    assert checkpoint.load(path, other, other_optimizer) == progress
+    checkpoint.load_weights(path, other)
+    assert checkpoint.load(path, alone(other, other_optimizer)) == progress
     assert [step(other, other_optimizer, number) for number in range(5, 10)] == expected
     for one, two in zip(module.parameters(), other.parameters(), strict=True):
         assert torch.equal(one, two)
@@ -169,15 +171,15 @@ def test_a_disk_that_fills_up_at_any_sync_leaves_the_checkpoint_before_whole(tmp
         refuse_when(patched, "os.fsync", call)
         if call < 5:  # three files, their directory, the marker
             with pytest.raises(StorageError, match=r"step 2|complete\.json"):
-                checkpoint.save(run, Progress(step=2), module, optimizer, IDENTITY)
+                checkpoint.save(run, Progress(step=2), alone(module, optimizer), IDENTITY)
         else:
-            checkpoint.save(run, Progress(step=2), module, optimizer, IDENTITY)
+            checkpoint.save(run, Progress(step=2), alone(module, optimizer), IDENTITY)
     names = [path.name for path in run.checkpoints.iterdir() if (path / MARKER).exists()]
     assert sorted(names) == ["step-00000001"] + ["step-00000002"] * (call == 5)
     if call != 3:  # renamed and unmarked: the next prune takes it away
         assert len(list(run.checkpoints.iterdir())) == len(names)
     verify(run.complete_checkpoints()[-1], IDENTITY)
-    checkpoint.save(run, Progress(step=2), module, optimizer, IDENTITY)
+    checkpoint.save(run, Progress(step=2), alone(module, optimizer), IDENTITY)
     assert checkpoint.newest(run) == "step-00000002"
 
 
@@ -204,12 +206,12 @@ def test_a_really_full_disk(small_disk):
     optimizer = make_optimizer(module, OptimizerConfig())
     module.model(torch.ones(1, 128)).sum().backward()
     optimizer.step()
-    checkpoint.save(run, Progress(step=1), module, optimizer, IDENTITY)
+    checkpoint.save(run, Progress(step=1), alone(module, optimizer), IDENTITY)
     with pytest.raises(StorageError, match="step 2"):
-        checkpoint.save(run, Progress(step=2), module, optimizer, IDENTITY)
+        checkpoint.save(run, Progress(step=2), alone(module, optimizer), IDENTITY)
     assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000001"]
     verify(run.complete_checkpoints()[0], IDENTITY)
-    checkpoint.load(run.complete_checkpoints()[0], module, optimizer)
+    checkpoint.load(run.complete_checkpoints()[0], alone(module, optimizer))
 
 
 # The same step once more, as after an evaluation that a stop request had cut short
@@ -219,7 +221,7 @@ def test_saving_a_step_again_replaces_it(tmp_path):
     run = saved(tmp_path / "run", [1])
     module, optimizer = tiny()
     step(module, optimizer, 1)
-    checkpoint.save(run, Progress(step=1, best_value=0.5), module, optimizer, IDENTITY)
+    checkpoint.save(run, Progress(step=1, best_value=0.5), alone(module, optimizer), IDENTITY)
     assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000001"]
     assert json.loads((run.checkpoints / "step-00000001" / "progress.json").read_text())["best_value"] == 0.5
 
@@ -232,7 +234,7 @@ def test_a_step_that_cannot_be_saved_again_keeps_its_checkpoint(tmp_path, monkey
     with monkeypatch.context() as patched:
         refuse_when(patched, "os.fsync", call)
         with pytest.raises(StorageError):
-            checkpoint.save(run, Progress(step=1, best_value=0.5), module, optimizer, IDENTITY)
+            checkpoint.save(run, Progress(step=1, best_value=0.5), alone(module, optimizer), IDENTITY)
     assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000001"]
     verify(run.checkpoints / "step-00000001", IDENTITY)
     assert json.loads((run.checkpoints / "step-00000001" / "progress.json").read_text())["best_value"] is None
@@ -250,7 +252,7 @@ def test_killed_while_a_step_is_saved_again_the_old_one_is_put_back(tmp_path, mo
         patched.setattr(checkpoint, "put_asides_back", lambda run_dir: None)
         patched.setattr(checkpoint, "checksum", killed)
         with pytest.raises(KeyboardInterrupt):
-            checkpoint.save(run, Progress(step=1, best_value=0.5), module, optimizer, IDENTITY)
+            checkpoint.save(run, Progress(step=1, best_value=0.5), alone(module, optimizer), IDENTITY)
     assert run.complete_checkpoints() == []
     checkpoint.put_asides_back(run)
     assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000001"]
@@ -263,13 +265,13 @@ SAVER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_checkpoint import IDENTITY, Progress, RunDir, checkpoint, step, tiny
+from test_checkpoint import IDENTITY, Progress, RunDir, alone, checkpoint, step, tiny
 run = RunDir(Path(sys.argv[1]))
 run.create()
 module, optimizer = tiny()
 for number in range(1, 100000):
     step(module, optimizer, number)
-    path = checkpoint.save(run, Progress(step=number, best_step=3), module, optimizer, IDENTITY)
+    path = checkpoint.save(run, Progress(step=number, best_step=3), alone(module, optimizer), IDENTITY)
     checkpoint.link(run, "last", path)
     if number == 3:
         checkpoint.link(run, "best", path)
@@ -299,7 +301,7 @@ def test_killed_at_any_moment_the_newest_complete_one_is_whole(tmp_path):
 
     module, optimizer = tiny()
     step(module, optimizer, 1)
-    checkpoint.save(run, Progress(step=99_999, best_step=3), module, optimizer, IDENTITY)
+    checkpoint.save(run, Progress(step=99_999, best_step=3), alone(module, optimizer), IDENTITY)
     checkpoint.prune(run, 1, 3)
     assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step-00000003", "step-00099999"]
 
@@ -309,7 +311,7 @@ def assert_usable(run: RunDir) -> None:
     path = run.checkpoints / name
     verify(path, IDENTITY)
     module, optimizer = tiny()
-    assert checkpoint.load(path, module, optimizer).step == int(name.removeprefix("step-"))
+    assert checkpoint.load(path, alone(module, optimizer)).step == int(name.removeprefix("step-"))
     verify(run.checkpoint("best"), IDENTITY)
     verify(run.checkpoint("last"), IDENTITY)
     assert run.checkpoint("best").name == "step-00000003"

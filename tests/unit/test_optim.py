@@ -6,21 +6,22 @@ import math
 
 import pytest
 import torch
+from alone import alone, stored
 from fake_statistics import make_statistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ranking_batches import EXAMPLES
+from safetensors.torch import save_file
 from torch import nn
 
 from attnrec_dist.batch import DataSpec
 from attnrec_dist.engine.optim import (
     OptimizerConfig,
     learning_rate,
-    load_optimizer_tensors,
     make_optimizer,
-    optimizer_tensors,
     set_learning_rate,
 )
+from attnrec_dist.engine.parts import load_parts
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.models import MODELS, build_model, model_config_class
 from attnrec_dist.models.fields import NumericFields
@@ -107,7 +108,7 @@ def test_the_rate_is_set_in_every_group():
 # What is stored
 
 
-def test_state_is_stored_by_parameter_name_and_comes_back():
+def test_state_is_stored_by_parameter_name_and_comes_back(tmp_path):
     def updated(module: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> list[torch.Tensor]:
         torch.manual_seed(seed)
         for parameter in module.parameters():
@@ -117,17 +118,17 @@ def test_state_is_stored_by_parameter_name_and_comes_back():
 
     module = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3))
     optimizer = make_optimizer(module, OptimizerConfig(weight_decay=0.1))
-    assert optimizer_tensors(module, optimizer) == {}
+    assert stored(module, optimizer) == {}
     updated(module, optimizer, 0)
-    stored = {name: value.clone() for name, value in optimizer_tensors(module, optimizer).items()}
-    assert stored.keys() == {
+    save_file(stored(module, optimizer), tmp_path / "optimizer.safetensors")
+    assert stored(module, optimizer).keys() == {
         f"{name}/{key}" for name, _ in module.named_parameters() for key in ("step", "exp_avg", "exp_avg_sq")
     }
 
     other = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3))
     other.load_state_dict(module.state_dict())
     other_optimizer = make_optimizer(other, OptimizerConfig(weight_decay=0.1))
-    load_optimizer_tensors(other, other_optimizer, stored)
+    load_parts(tmp_path, alone(other, other_optimizer).pieces, other_optimizer)
     for one, two in zip(updated(module, optimizer, 1), updated(other, other_optimizer, 1), strict=True):
         assert torch.equal(one, two)
 

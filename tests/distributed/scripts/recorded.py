@@ -65,10 +65,10 @@ def standin_weight(batch: Any) -> float:
 
 
 def watched_step(original: Callable[..., Any]) -> Callable[..., Any]:
-    def train_step(run: Any, wrapped: Any, optimizer: Any, batch: Any) -> Any:
+    def train_step(run: Any, strategy: Any, batch: Any) -> Any:
         pause("before_step", batch.step)
         note(batch)
-        result = original(run, wrapped, optimizer, batch)
+        result = original(run, strategy, batch)
         pause("after_step", batch.step)
         return result
 
@@ -83,10 +83,10 @@ def watch_checkpoints() -> None:
         current["step"] = progress.step
         return save(run_dir, progress, *rest)
 
-    def watched_save_file(tensors: Any, path: Path) -> None:
+    def watched_save_file(tensors: Any, path: Path, header: Any) -> None:
         if path.name.startswith("optimizer"):
             pause("optimizer", current["step"])
-        save_file(tensors, path)
+        save_file(tensors, path, header)
 
     def watched_checksum(path: Path) -> str:
         pause("marker", current["step"])

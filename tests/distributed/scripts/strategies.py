@@ -1,0 +1,41 @@
+"""Several trainings, one after another, in the same processes, each under the strategy that the environment then names.
+
+strategies.py FOLDER STRATEGY:RUN:STEPS ... -- arguments of `attnrec train`: trains FOLDER/RUN up to STEPS, so that a run named
+twice goes on under another strategy. The processes meet once; starting them costs more than all the trainings.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import attnrec_dist.cli
+from attnrec_dist.engine.join import Job
+
+VARIABLES = {
+    "ddp": {},
+    "fsdp2": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+    "hybrid": {
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        "ACCELERATE_USE_PARALLELISM_CONFIG": "true",
+        "PARALLELISM_CONFIG_DP_REPLICATE_SIZE": "2",
+        "PARALLELISM_CONFIG_DP_SHARD_SIZE": os.environ.get("SHARDS", "1"),
+    },
+    **{f"zero{n}": {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(n)} for n in (1, 2, 3)},
+}
+VARIABLES["offload"] = {**VARIABLES["zero2"], "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "cpu"}
+
+if __name__ == "__main__":
+    Job.close = lambda self: None  # the processes stay together
+    folder, *rest = sys.argv[1:]
+    plans, arguments = rest[: rest.index("--")], rest[rest.index("--") + 1 :]
+    for plan in plans:
+        strategy, run, steps = plan.split(":")
+        os.environ |= VARIABLES[strategy]
+        code = attnrec_dist.cli.main(["train", *arguments, "--run_dir", f"{folder}/{run}", "--train.max_steps", steps])
+        if code:
+            sys.exit(f"{plan} ended with {code}")
+        for variable in VARIABLES[strategy]:
+            del os.environ[variable]
+    attnrec_dist.cli.leave(0)
