@@ -84,13 +84,26 @@ def assert_one_computation(folder: Path, single: Path, strategies: tuple[str, ..
         assert [key for key in theirs if not torch.equal(mine[key], theirs[key])] == [], name
 
 
+def skipped(run: Path) -> list[tuple[float, int]]:
+    """(loss scale, steps skipped so far) at each step."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(line["loss_scale"], line["skipped_steps"]) for line in lines if "loss" in line]
+
+
 def test_strategies_on_two_processes(single: Path, config: Path, tmp_path: Path) -> None:
     strategies = ("ddp", "fsdp2", "zero1", "zero2", "zero3")
-    folder = trained(2, tmp_path, config, plans(strategies, CUT))
+    half = [
+        f"{name}:{name}-fp16:{steps}:fp16" for name, steps in (("ddp", STEPS), ("fsdp2", STEPS), ("zero2", 4), ("zero3", STEPS))
+    ]
+    folder = trained(2, tmp_path, config, [*plans(strategies, CUT), *half, f"zero2:zero2-fp16:{STEPS}:fp16"])
     assert_one_computation(folder, single, strategies, CUT)
     parts = [path.name for path in sorted((folder / "zero2" / "last").resolve().glob("optimizer*"))]
     assert parts == ["optimizer-00000-of-00002.safetensors", "optimizer-00001-of-00002.safetensors"]
-    assert (folder / "moved" / "checkpoints").exists()
+    of_ddp = skipped(folder / "ddp-fp16")
+    assert 0 < of_ddp[-1][1] < STEPS - 3, "some steps overflow, some do not"
+    for name in ("fsdp2", "zero2", "zero3"):
+        assert skipped(folder / f"{name}-fp16") == of_ddp, name
+        assert losses(folder / f"{name}-fp16") == pytest.approx(losses(folder / "ddp-fp16"), rel=2e-3), name
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """Several trainings, one after another, in the same processes, each under the strategy that the environment then names.
 
-strategies.py FOLDER STRATEGY:RUN:STEPS ... -- arguments of `attnrec train`: trains FOLDER/RUN up to STEPS, so that a run named
-twice goes on under another strategy. The processes meet once; starting them costs more than all the trainings.
+strategies.py FOLDER STRATEGY:RUN:STEPS[:PRECISION] ... -- arguments of `attnrec train`: trains FOLDER/RUN up to STEPS, so that a
+run named twice goes on under another strategy. The processes meet once; starting them costs more than all the trainings. In fp16
+the loss scale begins so high that the first steps overflow.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 
 import attnrec_dist.cli
 from attnrec_dist.engine.join import Job
+from attnrec_dist.engine.precision import LossScaler, Precision
 
 VARIABLES = {
     "ddp": {},
@@ -28,12 +30,14 @@ VARIABLES["offload"] = {**VARIABLES["zero2"], "ACCELERATE_DEEPSPEED_OFFLOAD_OPTI
 
 if __name__ == "__main__":
     Job.close = lambda self: None  # the processes stay together
+    Precision.scaler = lambda self: LossScaler(2.0**26) if self.name == "fp16" else None
     folder, *rest = sys.argv[1:]
     plans, arguments = rest[: rest.index("--")], rest[rest.index("--") + 1 :]
     for plan in plans:
-        strategy, run, steps = plan.split(":")
+        strategy, run, steps, precision = (*plan.split(":"), "fp32")[:4]
         os.environ |= VARIABLES[strategy]
-        code = attnrec_dist.cli.main(["train", *arguments, "--run_dir", f"{folder}/{run}", "--train.max_steps", steps])
+        keys = ["--run_dir", f"{folder}/{run}", "--train.max_steps", steps, "--train.precision", precision]
+        code = attnrec_dist.cli.main(["train", *arguments, *keys])
         if code:
             sys.exit(f"{plan} ended with {code}")
         for variable in VARIABLES[strategy]:
