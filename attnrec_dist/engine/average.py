@@ -23,6 +23,8 @@ def update_average(optimizer: torch.optim.Optimizer, decay: float, step: int) ->
         return
     keep = min(decay, (1 + step) / (10 + step))
     for weights, state in optimizer.state.items():
+        if not state:  # nothing was updated yet: an average alone would be taken for Adam's state
+            continue
         if AVERAGE not in state:
             state[AVERAGE] = weights.detach().clone()
         local(state[AVERAGE]).lerp_(local(weights), 1 - keep)

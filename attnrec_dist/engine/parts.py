@@ -45,8 +45,8 @@ def load_parts(checkpoint: Path, pieces: list[Piece], optimizer: torch.optim.Opt
     address, and a product with averaged weights that are not aligned may have another last digit (seen with a [1, 64] weight)."""
     stored = _Stored(checkpoint)
     for piece in pieces:
-        state = optimizer.state[piece.owner]
-        for key in stored.keys_of(piece.name):
+        for key in stored.keys_of(piece.name):  # none, where no step was done yet, or each was skipped
+            state = optimizer.state[piece.owner]
             if stored.is_scalar(piece.name, key):
                 state[key] = stored.scalar(piece.name, key).to(piece.owner.device, copy=True)
                 continue

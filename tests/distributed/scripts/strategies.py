@@ -30,7 +30,7 @@ VARIABLES["offload"] = {**VARIABLES["zero2"], "ACCELERATE_DEEPSPEED_OFFLOAD_OPTI
 
 if __name__ == "__main__":
     Job.close = lambda self: None  # the processes stay together
-    Precision.scaler = lambda self: LossScaler(2.0**26) if self.name == "fp16" else None
+    Precision.scaler = lambda self: LossScaler(2.0**23) if self.name == "fp16" else None
     folder, *rest = sys.argv[1:]
     plans, arguments = rest[: rest.index("--")], rest[rest.index("--") + 1 :]
     for plan in plans:
