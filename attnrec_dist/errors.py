@@ -6,7 +6,8 @@ AttnrecError
 │   ├── InputError            the raw log that `prepare` reads
 │   ├── DataError             a prepared data set: damaged, foreign, or of another format
 │   ├── RunDirError           a run directory: missing, locked, of another configuration
-│   │   └── CheckpointError   a checkpoint: truncated, damaged, or of other data
+│   │   └── CheckpointError   a checkpoint: of other data, another model or format
+│   │       └── DamagedError  truncated, or not as its checksums say
 │   └── MissingExtraError     an optional package that is not installed
 ├── FaultError                not the user's mistake: exit code 1
 │   ├── StorageError          disk full, read-only, vanished
@@ -59,6 +60,10 @@ class RunDirError(UserError):
 
 
 class CheckpointError(RunDirError):
+    pass
+
+
+class DamagedError(CheckpointError):
     pass
 
 

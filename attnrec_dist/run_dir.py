@@ -17,7 +17,7 @@ import socket
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from attnrec_dist.errors import CheckpointError, RunDirError, StorageError
+from attnrec_dist.errors import CheckpointError, DamagedError, RunDirError, StorageError
 
 State = Literal["running", "done", "stopped", "user_error", "fault"]
 MARKER = "complete.json"  # written last: a directory without it is no checkpoint
@@ -175,13 +175,13 @@ def _left_by_create(path: Path) -> bool:
 
 
 def verify(checkpoint: Path, identity: dict[str, Any]) -> None:
-    """Raises CheckpointError when a checkpoint is truncated, damaged, or belongs to other data or another model."""
+    """Raises DamagedError when a checkpoint is truncated or damaged, CheckpointError when it is of other data or model."""
     hint = f"remove {checkpoint} to go on from the one before it, or choose another --run_dir"
     try:
         marker = json.loads((checkpoint / MARKER).read_text())
         files = marker["files"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{checkpoint}: its {MARKER} cannot be read; {hint}") from None
+        raise DamagedError(f"{checkpoint}: its {MARKER} cannot be read; {hint}") from None
     if marker.get("format_version") != CHECKPOINT_FORMAT:
         found = marker.get("format_version")
         raise CheckpointError(f"{checkpoint}: has format {found}, this version reads {CHECKPOINT_FORMAT}; {hint}")
@@ -193,9 +193,9 @@ def verify(checkpoint: Path, identity: dict[str, Any]) -> None:
         size = path.stat().st_size if path.is_file() else None
         if size != expected["bytes"]:
             found = "is missing" if size is None else f"has {size} bytes"
-            raise CheckpointError(f"{path}: {found}, {expected['bytes']} were written; {hint}")
+            raise DamagedError(f"{path}: {found}, {expected['bytes']} were written; {hint}")
         if checksum(path) != expected["sha256"]:
-            raise CheckpointError(f"{path}: its content differs from its checksum, so it is damaged; {hint}")
+            raise DamagedError(f"{path}: its content differs from its checksum, so it is damaged; {hint}")
 
 
 def read_weights(checkpoint: Path) -> dict[str, Any]:

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from attnrec_dist.engine.average import AVERAGE
 from attnrec_dist.engine.parts import load_parts, part_name, part_tensors
 from attnrec_dist.engine.strategy import Strategy
-from attnrec_dist.errors import StorageError
-from attnrec_dist.run_dir import AVERAGE_FILE, CHECKPOINT_FORMAT, MARKER, OBJECTIVE_FILE, RunDir, checksum, write_whole
+from attnrec_dist.errors import DamagedError, StorageError
+from attnrec_dist.run_dir import AVERAGE_FILE, CHECKPOINT_FORMAT, MARKER, OBJECTIVE_FILE, RunDir, checksum, verify, write_whole
 from attnrec_dist.settings import Section
 
 ASIDE = ".aside"
@@ -174,10 +174,26 @@ def load(checkpoint: Path, strategy: Strategy) -> Progress:
     return progress
 
 
-def newest(run_dir: RunDir) -> str:
-    """The name of the newest complete checkpoint, or "" where there is none."""
-    complete = run_dir.complete_checkpoints()
-    return complete[-1].name if complete else ""
+def newest(run_dir: RunDir, identity: dict[str, Any], say: Callable[[str], None]) -> str:
+    """The name of the newest checkpoint that is whole, checked, or "" where there is none; on rank 0.
+
+    Damaged ones after it are told to `say`, and are no checkpoints from then on. Raises DamagedError where all are,
+    CheckpointError where one is not of this run.
+    """
+    damaged: list[tuple[Path, DamagedError]] = []
+    for path in reversed(run_dir.complete_checkpoints()):
+        try:
+            verify(path, identity)
+        except DamagedError as error:
+            damaged.append((path, error))
+            continue
+        for each, why in damaged:
+            say(f"attnrec: {str(why).rpartition('; ')[0]}; going on from the one before it")
+            (each / MARKER).unlink()
+        return path.name
+    if damaged:
+        raise damaged[0][1]
+    return ""
 
 
 def _sync(path: Path) -> None:

@@ -23,7 +23,6 @@ from attnrec_dist.engine.spread import spread
 from attnrec_dist.engine.strategy import Strategy
 from attnrec_dist.engine.tracking import ProgressBar
 from attnrec_dist.errors import ExitCode
-from attnrec_dist.run_dir import verify
 from attnrec_dist.settings import Section
 
 
@@ -160,13 +159,9 @@ class Objective(nn.Module):
 
 
 def newest(run: Run) -> Path | None:
-    """The newest complete checkpoint, checked; the same on every rank."""
-    found = run.world.on_main(lambda: checkpoint.newest(run.run_dir))
-    if not found:
-        return None
-    path = run.run_dir.checkpoints / found
-    run.world.on_main(lambda: verify(path, run.identity))
-    return path
+    """The newest checkpoint that is whole; the same on every rank."""
+    found = run.world.on_main(lambda: checkpoint.newest(run.run_dir, run.identity, run.say))
+    return run.run_dir.checkpoints / found if found else None
 
 
 def restore(run: Run, strategy: Strategy, path: Path | None) -> Progress:
@@ -203,6 +198,6 @@ def save(run: Run, progress: Progress, strategy: Strategy) -> bool:
 def settle(run: Run, progress: Progress, path: Path) -> None:
     """What follows a whole checkpoint: the links to the last and the best one, and older ones removed. Rank 0."""
     checkpoint.link(run.run_dir, "last", path)
-    if progress.best_step == progress.step or progress.best_value is None:
-        checkpoint.link(run.run_dir, "best", path)
+    best = run.run_dir.checkpoints / f"step-{progress.best_step:08d}"
+    checkpoint.link(run.run_dir, "best", best if best in run.run_dir.complete_checkpoints() else path)
     checkpoint.prune(run.run_dir, run.config.checkpoint.keep, progress.best_step)

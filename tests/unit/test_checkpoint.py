@@ -21,7 +21,7 @@ from attnrec_dist.engine import checkpoint
 from attnrec_dist.engine.checkpoint import Progress
 from attnrec_dist.engine.optim import OptimizerConfig, make_optimizer
 from attnrec_dist.engine.run import FREE_KEYS, FREE_SECTIONS
-from attnrec_dist.errors import CheckpointError, StorageError
+from attnrec_dist.errors import CheckpointError, DamagedError, StorageError
 from attnrec_dist.run_config import run_config_class
 from attnrec_dist.run_dir import MARKER, RunDir, read_weights, verify
 from attnrec_dist.settings import iterate_keys
@@ -129,6 +129,35 @@ def test_a_checkpoint_of_other_data_or_another_format_is_refused(tmp_path):
         verify(path, IDENTITY)
 
 
+@pytest.mark.parametrize("damage", ["truncate", "marker"])
+def test_the_newest_whole_one_is_found_and_damaged_ones_are_told(tmp_path, damage):
+    run, told = saved(tmp_path / "run", [1, 2, 3]), []
+    for path in run.complete_checkpoints()[1:]:
+        if damage == "marker":
+            (path / MARKER).write_text("{")
+        else:
+            os.truncate(path / "objective.safetensors", 10)
+    assert checkpoint.newest(run, IDENTITY, told.append) == "step-00000001"
+    assert len(told) == 2
+    assert all("; going on from the one before it" in each and "remove" not in each for each in told)
+    assert [path.name for path in run.complete_checkpoints()] == ["step-00000001"]
+    assert checkpoint.newest(run, IDENTITY, told.append) == "step-00000001"
+    assert len(told) == 2, "told once"
+
+
+def test_where_all_are_damaged_or_one_is_foreign_nothing_is_passed_over(tmp_path):
+    run = saved(tmp_path / "run", [1, 2])
+    with pytest.raises(CheckpointError, match="but this run has other") as caught:
+        checkpoint.newest(run, {**IDENTITY, "model": "other"}, print)
+    assert not isinstance(caught.value, DamagedError)
+    for path in run.complete_checkpoints():
+        os.truncate(path / "objective.safetensors", 10)
+    with pytest.raises(DamagedError, match="step-00000002"):
+        checkpoint.newest(run, IDENTITY, print)
+    assert len(run.complete_checkpoints()) == 2
+    assert checkpoint.newest(RunDir(tmp_path / "none"), IDENTITY, print) == ""
+
+
 # Pruning
 
 
@@ -180,7 +209,7 @@ def test_a_disk_that_fills_up_at_any_sync_leaves_the_checkpoint_before_whole(tmp
         assert len(list(run.checkpoints.iterdir())) == len(names)
     verify(run.complete_checkpoints()[-1], IDENTITY)
     checkpoint.save(run, Progress(step=2), alone(module, optimizer), IDENTITY)
-    assert checkpoint.newest(run) == "step-00000002"
+    assert checkpoint.newest(run, IDENTITY, print) == "step-00000002"
 
 
 @pytest.fixture
@@ -307,7 +336,7 @@ def test_killed_at_any_moment_the_newest_complete_one_is_whole(tmp_path):
 
 
 def assert_usable(run: RunDir) -> None:
-    name = checkpoint.newest(run)
+    name = run.complete_checkpoints()[-1].name
     path = run.checkpoints / name
     verify(path, IDENTITY)
     module, optimizer = tiny()
