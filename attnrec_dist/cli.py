@@ -90,6 +90,9 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--run_dir", type=Path, help="where the run is kept (default: runs/ and the name of the YAML file)")
     train.add_argument("--data", help="the data set, instead of data.path")
     train.add_argument("--print_config", action="store_true", help="print the complete configuration and stop")
+    train.add_argument(
+        "--profile", action="store_true", help="--tracking.profile_steps 10: a trace, and ten lines that sum it up"
+    )
 
     refit = _command(commands, "refit", "train a finished run once more, on data without a validation part", refit_command)
     refit.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
@@ -109,28 +112,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_explain(commands)
 
-    recommend = _command(commands, "recommend", "the best items for customers, to Parquet", recommend_command)
-    recommend.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
-    recommend.add_argument("--output", type=Path, help="the Parquet file to write (required)")
-    recommend.add_argument("--top_k", type=int, default=10, help="items a customer (default: 10)")
-    recommend.add_argument(
-        "--users", nargs="+", metavar="ID", help="these customers only; unknown ones get the trend and are marked"
-    )
-    recommend.add_argument("--users_file", type=Path, help="a text file with one customer id a line")
-    recommend.add_argument(
-        "--histories",
-        type=Path,
-        help="fresh histories instead of the data set's: CSV, TSV or Parquet with the columns user, item, "
-        "timestamp (unix s) and, optionally, event (one of the data set's types)",
-    )
-    recommend.add_argument("--exclude", type=Path, help="a text file with one item id a line, never recommended")
-    recommend.add_argument(
-        "--new_only", action="store_true", help="leave out what the customer already had among events of the predicted types"
-    )
-    recommend.add_argument("--checkpoint", default="best", help="best, last, or a name (default: best)")
-    recommend.add_argument("--data", help="the data set, instead of the run's data.path")
-    recommend.add_argument("--show", type=int, default=0, metavar="N", help="print histories and lists of N customers as well")
-
+    _add_recommend(commands)
     _add_past(commands)
 
     plot = _command(commands, "plot", "draw loss and metrics of a run to RUN_DIR/curves.png", plot_command)
@@ -168,6 +150,30 @@ def _add_explain(commands: Any) -> None:
     explain.add_argument("--split", choices=["validation", "test"], default="test")
     explain.add_argument("--checkpoint", default="best", help="best, last, or a name such as step-00000100 (default: best)")
     explain.add_argument("--data", help="the data set, instead of the run's data.path")
+
+
+def _add_recommend(commands: Any) -> None:
+    recommend = _command(commands, "recommend", "the best items for customers, to Parquet", recommend_command)
+    recommend.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
+    recommend.add_argument("--output", type=Path, help="the Parquet file to write (required)")
+    recommend.add_argument("--top_k", type=int, default=10, help="items a customer (default: 10)")
+    recommend.add_argument(
+        "--users", nargs="+", metavar="ID", help="these customers only; unknown ones get the trend and are marked"
+    )
+    recommend.add_argument("--users_file", type=Path, help="a text file with one customer id a line")
+    recommend.add_argument(
+        "--histories",
+        type=Path,
+        help="fresh histories instead of the data set's: CSV, TSV or Parquet with the columns user, item, "
+        "timestamp (unix s) and, optionally, event (one of the data set's types)",
+    )
+    recommend.add_argument("--exclude", type=Path, help="a text file with one item id a line, never recommended")
+    recommend.add_argument(
+        "--new_only", action="store_true", help="leave out what the customer already had among events of the predicted types"
+    )
+    recommend.add_argument("--checkpoint", default="best", help="best, last, or a name (default: best)")
+    recommend.add_argument("--data", help="the data set, instead of the run's data.path")
+    recommend.add_argument("--show", type=int, default=0, metavar="N", help="print histories and lists of N customers as well")
 
 
 def _add_past(commands: Any) -> None:
@@ -297,6 +303,8 @@ def train_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     overrides = parse_overrides(rest)
     if arguments.data:
         overrides["data.path"] = arguments.data
+    if arguments.profile:
+        overrides["tracking.profile_steps"] = 10
     config = load_run_config(path, overrides)
     if arguments.print_config:
         print(to_yaml(config), end="")

@@ -46,8 +46,14 @@ class Progress:
     owes_evaluation: bool = False  # this step's: a stop request came before it
     finished: str = ""  # why no further step is to be done; "" while there are some
     seconds: float = 0.0  # of training, over all attempts
+    lost_seconds: float = 0.0  # on starting, and on steps that were lost with an attempt
     extra: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, float] = field(default_factory=dict)  # of fp16: the loss scale, and how many steps it has cost
+
+    @property
+    def goodput(self) -> float:
+        """Share of the jobs' time that went into training that was kept."""
+        return self.seconds / max(self.seconds + self.lost_seconds, 1e-9)
 
 
 def save(run_dir: RunDir, progress: Progress, strategy: Strategy, identity: dict[str, Any]) -> Path:

@@ -44,6 +44,7 @@ def run_training(config: RunConfig, run_dir: RunDir) -> int:
             run.say(f"stopped at step {progress.step} ({reason}); the same command goes on from there")
         else:
             run_dir.write_status("done", progress.step, progress.finished)
+            run.say(f"{progress.seconds:,.0f} s of training, goodput {progress.goodput:.1%}: the rest are starts and lost steps")
             run.say(f"done at step {progress.step}; next: attnrec evaluate {run_dir.path}")
     run.job.close()
     return ExitCode.DONE if is_launched() else code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,7 @@ class Run:
     stop: StopRequest
     watchdog: Watchdog
     max_steps: int
+    began: float  # time.monotonic() when this process joined the job
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -78,12 +80,15 @@ class Run:
         if self.world.is_main:
             print(text, file=sys.stderr, flush=True)
 
-    def log(self, progress: Progress, loss: Tensor, rate: float, batch: GlobalBatch, scaler: LossScaler | None) -> None:
+    def log(
+        self, progress: Progress, loss: Tensor, rate: float, batch: GlobalBatch, scaler: LossScaler | None, waited: float
+    ) -> None:
         epoch = round(progress.step / self.steps.order.steps_per_epoch, 4)
         values: dict[str, Any] = {"epoch": epoch, "loss": loss, "learning_rate": rate, "tokens": batch.tokens}
         if scaler is not None:
             values |= {"loss_scale": scaler.scale, "skipped_steps": scaler.skipped}
-        self.metrics.log(progress.step, **values, seconds=round(progress.seconds, 3))
+        goodput = round(progress.goodput, 4)
+        self.metrics.log(progress.step, **values, seconds=round(progress.seconds, 3), data_wait=round(waited, 4), goodput=goodput)
 
     def look_due(self, step: int) -> bool:
         """Whether losses and stop requests are read off the device at this step; on a GPU that waits for the queue to empty."""
@@ -154,6 +159,7 @@ class Run:
 
 def start(config: RunConfig, run_dir: RunDir) -> Run:
     """Joins the job, claims the run directory, opens and checks the data. Raises UserError on every rank alike."""
+    began = time.monotonic()
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     job = join(config.train.precision, config.train.timeout)
@@ -180,6 +186,7 @@ def start(config: RunConfig, run_dir: RunDir) -> Run:
         stop=StopRequest(run_dir.stop, train.max_hours),
         watchdog=Watchdog(config.watchdog, world, lambda why: run_dir.write_status("fault", int(run_dir.status()["step"]), why)),
         max_steps=last_step(config, order),
+        began=began,
     )
 
 

@@ -7,9 +7,10 @@ import json
 import math
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field
 from torch import Tensor
@@ -19,9 +20,13 @@ from attnrec_dist.run_dir import write_whole
 from attnrec_dist.settings import Section
 
 PLAIN_LINE_SECONDS = 10.0
+T = TypeVar("T")
 
 
 class TrackingConfig(Section):
+    profile_steps: int = Field(
+        0, ge=0, description="steps to profile, a few after the start of a job, into RUN_DIR/profile; --profile: 10"
+    )
     tensorboard: bool = Field(False, description="write TensorBoard files into the run directory (extra: tensorboard)")
     log_every: int = Field(
         10,
@@ -38,19 +43,24 @@ class Metrics:
         self._waiting: list[dict[str, Any]] = []
         self._board = _summary_writer(path.parent / "tensorboard") if active and tensorboard else None
 
-    def cut_back(self, step: int, evaluated: bool = True) -> None:
-        """Drops what was logged after the step that a resumed run starts from, and that step's evaluation if it is to be done."""
+    def cut_back(self, step: int, evaluated: bool = True) -> float:
+        """Drops what was logged after the step that a resumed run starts from, and that step's evaluation if it is to be done.
+
+        The clock of training, in seconds, when the last of it was done; 0 on ranks that write nothing.
+        """
         if not self.active or not self.path.exists():
-            return
-        kept = []
+            return 0.0
+        kept, seconds = [], 0.0
         for line in self.path.read_text(encoding="utf-8").splitlines():
             try:
                 found = json.loads(line)
+                seconds = float(found.get("seconds", seconds))
                 if found["step"] < step or (found["step"] == step and (evaluated or "loss" in found)):
                     kept.append(line + "\n")
             except (ValueError, KeyError):  # the last line of a killed run may be half a line
                 break
         write_whole(self.path, "".join(kept))
+        return seconds
 
     def log(self, step: int, **values: Any) -> None:
         self._waiting.append({"step": step, **values})
@@ -98,6 +108,26 @@ def _summary_writer(directory: Path) -> Any:
     return module.SummaryWriter(str(directory))
 
 
+class Waiting:
+    """How long training waits for its batches, in seconds: the last time and in all. Without loader workers it is the reading."""
+
+    def __init__(self) -> None:
+        self.last = self.total = 0.0
+
+    def over(self, batches: Iterable[T]) -> Iterator[T]:
+        """The batches, timed."""
+        iterator = iter(batches)
+        while True:
+            began = time.monotonic()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self.last = time.monotonic() - began
+            self.total += self.last
+            yield batch
+
+
 class ProgressBar(AbstractContextManager["ProgressBar"]):
     """Loss, targets/s and time left, on stderr."""
 
@@ -129,11 +159,12 @@ class ProgressBar(AbstractContextManager["ProgressBar"]):
         if self._bar is not None:
             self._bar.stop()
 
-    def show(self, step: int, loss: float, targets: int) -> None:
-        """`targets` were trained by all ranks since the last call."""
+    def show(self, step: int, loss: float, targets: int, waited: float = 0.0) -> None:
+        """`targets` were trained by all ranks since the last call; `waited` are the seconds that this job has waited for data."""
         self._targets += targets
         now = time.monotonic()
-        note = f"loss {loss:.4f}  {self._targets / max(now - self._started, 1e-9):,.0f} targets/s"
+        passed = max(now - self._started, 1e-9)
+        note = f"loss {loss:.4f}  {self._targets / passed:,.0f} targets/s  {waited / passed:.0%} waiting for data"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, note=note)
         elif self.active and (now - self._last_line > PLAIN_LINE_SECONDS or step == self.total):

@@ -18,10 +18,11 @@ from attnrec_dist.engine.checkpoint import Progress
 from attnrec_dist.engine.guard import not_finite
 from attnrec_dist.engine.optim import learning_rate, make_optimizer, set_learning_rate
 from attnrec_dist.engine.precision import Precision, PrecisionName
+from attnrec_dist.engine.profile import StepProfile
 from attnrec_dist.engine.run import Run
 from attnrec_dist.engine.spread import spread
 from attnrec_dist.engine.strategy import Strategy
-from attnrec_dist.engine.tracking import ProgressBar
+from attnrec_dist.engine.tracking import ProgressBar, Waiting
 from attnrec_dist.errors import ExitCode
 from attnrec_dist.settings import Section
 
@@ -60,9 +61,15 @@ def train(run: Run) -> tuple[ExitCode, Progress]:
         return ExitCode.DONE, progress
     strategy.warm_up(run.steps.micro_batch(torch.tensor([PADDING]).numpy()))
     started, targets = time.monotonic() - progress.seconds, 0
-    with worker_errors(), ProgressBar(progress.step, run.max_steps, run.world.is_main) as bar:
+    progress.lost_seconds += time.monotonic() - run.began
+    waiting, traces, traced = Waiting(), run.run_dir.path / "profile", run.config.tracking.profile_steps
+    with (
+        worker_errors(),
+        ProgressBar(progress.step, run.max_steps, run.world.is_main) as bar,
+        StepProfile(traces, run.world.rank, traced, bar.say) as profiled,
+    ):
         leaving = progress.owes_evaluation and round_off(run, strategy, progress, bar)
-        for batch in () if leaving else batches(run.steps, progress.step, run.max_steps, run.world.device):
+        for batch in () if leaving else waiting.over(batches(run.steps, progress.step, run.max_steps, run.world.device)):
             rate = learning_rate(run.config.optimizer, progress.step, run.max_steps)
             set_learning_rate(strategy.optimizer, rate)
             loss, stop = train_step(run, strategy, batch)
@@ -70,14 +77,15 @@ def train(run: Run) -> tuple[ExitCode, Progress]:
             update_average(strategy.optimizer, run.config.train.average, progress.step)
             progress.seconds = time.monotonic() - started
             targets += batch.targets * run.world.size
-            run.log(progress, loss, rate, batch, strategy.scaler)
+            run.log(progress, loss, rate, batch, strategy.scaler, waiting.last)
             run.watchdog.moved(progress.step)
             look = run.look_due(progress.step)
             stopping = look and stop.item() > 0  # added up over ranks: all leave at the same step
             if look:
                 run.metrics.flush()
-                bar.show(progress.step, loss.item(), targets)
+                bar.show(progress.step, loss.item(), targets, waiting.total)
                 targets = 0
+            profiled.step()
             progress.owes_evaluation = run.evaluation_due(progress.step)
             if round_off(run, strategy, progress, bar, stopping):
                 break
@@ -172,7 +180,8 @@ def restore(run: Run, strategy: Strategy, path: Path | None) -> Progress:
         run.world.on_main(lambda: settle(run, progress, path))  # a kill may have come between the checkpoint and this
         progress.finished = run.out_of_patience(progress)
         run.say(f"going on from step {progress.step} ({path.name})")
-    run.metrics.cut_back(progress.step, evaluated=not progress.owes_evaluation)
+    reached = run.metrics.cut_back(progress.step, evaluated=not progress.owes_evaluation)
+    progress.lost_seconds += max(0.0, reached - progress.seconds)
     return progress
 
 

@@ -172,7 +172,7 @@ class Trial:
     def progress(self) -> dict[str, Any]:
         """What a checkpoint tells of where the run is, but for the clock."""
         found: dict[str, Any] = json.loads((self.run_dir / "last" / "progress.json").read_text())
-        return {key: value for key, value in found.items() if key != "seconds"}
+        return {key: value for key, value in found.items() if "seconds" not in key}
 
     def weights(self) -> dict[str, Any]:
         return dict(load_file(self.run_dir / "last" / "objective.safetensors"))
