@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import resource
 import shutil
 import subprocess
@@ -215,11 +216,9 @@ def test_a_truncated_checkpoint(attnrec, copy, file):
     content = (newest / file).read_bytes()
     (newest / file).write_bytes(content[:-3])
     before = sorted(path.name for path in (copy.run / "checkpoints").iterdir())
-    refused(train(attnrec, copy, "--train.max_epochs", "3"), file, f"remove {copy.run}")
-    assert sorted(path.name for path in (copy.run / "checkpoints").iterdir()) == before
-    shutil.rmtree(newest)  # what the message says
     done = train(attnrec, copy, "--train.max_epochs", "3")
     assert done.code == 0, done.err
+    assert re.search(rf"{file}: has .* were written; going on from the one before it", done.err)
     assert f"going on from step {int(before[-2].removeprefix('step-'))}" in done.err
 
 
