@@ -80,9 +80,10 @@ class Watchdog:
 
     def moved(self, step: int | None = None) -> None:
         """The job got on: a step of this number, or a part of something longer."""
-        self._moved = time.monotonic()
-        if step is not None:
-            self.step, self._limit = step, self.config.step
+        with self._ending:  # a rank that wakes up now shall not get on: the others are leaving
+            self._moved = time.monotonic()
+            if step is not None:
+                self.step, self._limit = step, self.config.step
 
     def _watch_progress(self) -> None:
         for stood_still in self._ticks():
@@ -152,11 +153,11 @@ class Watchdog:
             faulthandler.dump_traceback(sys.stderr, all_threads=True)
             print(f"attnrec, rank {self.world.rank}: error: {message}", file=sys.stderr, flush=True)
             try:
-                if self.world.is_main:
-                    self.tell(why)
                 if tell_others and self._store is not None:
                     self._store.set(VERDICT, why)
                     time.sleep(2 * TICK)  # the store may live in this process or end with it
+                if self.world.is_main:
+                    self.tell(why)
             finally:
                 os._exit(ExitCode.FAULT)
 
