@@ -337,7 +337,7 @@ def test_a_run_reads_back_equal(path, events, rate, seed):
         ({"trian.seed": 3}, "--trian.seed: unknown key; did you mean --train.seed?"),
         ({"train.max_steps": None, "train.max_epochs": None}, "the run would never end"),
         ({"data.context": 200}, "leaves no room in a window"),
-        ({"train.precision": "fp8"}, "train.precision: input should be 'fp32', 'bf16' or 'fp64'"),
+        ({"train.precision": "fp8"}, "train.precision: input should be 'fp32', 'tf32', 'bf16', 'fp16' or 'fp64'"),
         ({"evaluation.metrics": ["precison@10"]}, "evaluation.metrics"),
         ({"evaluation.metrics": []}, "evaluation.metrics"),
         (
