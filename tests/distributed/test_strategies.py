@@ -60,7 +60,7 @@ def single(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def plans(strategies: tuple[str, ...], cut: tuple[str, ...]) -> list[str]:
     """Each strategy in one go; some in two; one run that moves through all of them."""
-    moved = [f"{name}:moved:{3 + 2 * place}" for place, name in enumerate(reversed(strategies))]
+    moved = [f"{name}:moved:{2 + place}" for place, name in enumerate(reversed(strategies))]
     return [
         *(f"{name}:{name}:{STEPS}" for name in strategies),
         *(f"{name}:{name}-cut:{steps}" for name in cut for steps in (7, STEPS)),
