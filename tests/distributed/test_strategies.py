@@ -10,7 +10,6 @@ import torch
 from launching import PATIENCE, ROOT, Trial, start
 from safetensors.torch import load_file
 
-from attnrec_dist.engine.checkpoint import newest
 from attnrec_dist.run_dir import RunDir
 
 pytestmark = pytest.mark.distributed
@@ -31,7 +30,7 @@ def losses(run: Path) -> list[float]:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    folder = RunDir(run).checkpoints / newest(RunDir(run))
+    folder = RunDir(run).complete_checkpoints()[-1]
     stored = {name: load_file(folder / f"{name}.safetensors") for name in ("objective", "average")}
     return {f"{name}/{key}": value for name, tensors in stored.items() for key, value in tensors.items()}
 
