@@ -120,7 +120,7 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 
 def logistic(data: DataSet, x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], list[Predict]]:
-    """Numbers (counts as logarithms) less their median, over the distance of their quartiles, cut at 5, with a column each for
+    """Numbers as sign(v) log(1 + |v|), less their median, over the distance of their quartiles, cut at 5, with a column each for
     missing; codes one-hot."""
     fields = data.manifest.examples.fields  # type: ignore[union-attr]
     numeric = [place for place, field in enumerate(fields) if field.kind == "numeric"]
@@ -130,7 +130,7 @@ def logistic(data: DataSet, x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarra
 
     def numbers(x: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):
-            return np.where(logs, np.log1p(np.maximum(x[:, numeric], 0)), x[:, numeric])
+            return np.where(logs, np.sign(x[:, numeric]) * np.log1p(np.abs(x[:, numeric])), x[:, numeric])
 
     low, center, high = np.nanquantile(numbers(x), [0.25, 0.5, 0.75], axis=0)
     spread = np.where(high > low, high - low, np.maximum(np.nanstd(numbers(x), axis=0), 1e-9))

@@ -39,7 +39,7 @@ class FieldSpec(Section):
     kind: Literal["categorical", "numeric"]
     size: int | None = Field(default=None, description="categorical: number of codes, the two reserved ones included; else null")
     log1p: bool = Field(
-        default=False, description="numeric: a count; mean and std are those of log(1 + value), the column holds it raw"
+        default=False, description="numeric: mean and std are those of sign(v) log(1 + |v|); the column holds the value v itself"
     )
     quantiles: list[float] = Field(
         default=[],

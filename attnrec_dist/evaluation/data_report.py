@@ -147,14 +147,19 @@ def _fields(found: Inspection) -> str:
     spec = found.data.manifest.examples
     if spec is None:
         return ""
-    rows = [["field", "kind", "values", "mean", *(f"missing, {part}" for part in spec.counts), "unseen, test"]]
+    rows = [["field", "kind", "values", "typical", *(f"missing, {part}" for part in spec.counts), "unseen, test"]]
     for field in spec.fields:
         missing = [f"{field.missing[part] / max(1, count):.1%}" for part, count in spec.counts.items()]
         unseen = f"{field.unseen['test'] / max(1, spec.counts['test']):.1%}" if field.unseen else ""
         values = f"{field.size - FIRST_VALUE:,}" if field.size is not None else ""
-        mean = "" if field.mean is None else f"{math.expm1(field.mean) if field.log1p else field.mean:.4g}"
-        rows.append([field.name, field.kind, values, mean + ("*" if mean and field.log1p else ""), *missing, unseen])
-    return table(rows) + "\n* of log(1 + count), taken back"
+        mean = "" if field.mean is None else f"{typical(field.mean) if field.log1p else field.mean:.4g}"
+        rows.append([field.name, field.kind, values, mean, *missing, unseen])
+    return table(rows) + "\ntypical: the mean of sign(v) log(1 + |v|), taken back"
+
+
+def typical(mean: float) -> float:
+    """The value whose sign(v) log(1 + |v|) is `mean`."""
+    return math.copysign(math.expm1(abs(mean)), mean)
 
 
 def _checks(found: Inspection) -> str:

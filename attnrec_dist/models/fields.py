@@ -21,7 +21,9 @@ from attnrec_dist.ops.item_table import ItemTable
 
 HOUR = 3_600  # seconds
 MOST = 1e30  # what an infinite number counts as: differences of such numbers stay finite
+FURTHEST = 6.0  # standard deviations from the mean
 INITIAL_STD = 0.1  # of all vectors: a sum or an attention over a handful of them is neither drowned nor saturated
+SLOPE_STD = 0.2  # of a number's vector: a deviation of 1 moves it by twice a vector's initial size
 
 
 class CategoricalFields(nn.Module):
@@ -49,19 +51,17 @@ class CategoricalFields(nn.Module):
 class NumericFields(nn.Module):
     """Numbers -> vectors that no outlier can blow up; a missing number has a vector of its own.
 
-        x_k = E_k[quantile bin of v] + a_k tanh(b_k u + c_k s + d_k)        u = place of v among the quantiles, from -1 to 1
-        x_k = E_k[missing] where v is NaN                                  s = z / (1 + |z|), z = (v - mean) / std,
-                                                                           of log(1 + v) where v is a count
+        x_k = a_k u + b_k z + c_k        u = place of v among the quantiles, from -1 to 1
+        x_k = m_k where v is NaN         z = (log v - mean) / std, cut at -6 and 6, with log v = sign(v) log(1 + |v|)
 
-    The bins (after Gorishniy et al. 2022, section 3.2) follow any shape, u keeps their order, s tells values beyond the last
-    quantile apart. Everything is bounded: an infinite v is as far as the largest.
+    A linear layer over such vectors forms differences of logarithms, so ratios of numbers, as of this week's sales to all; u
+    stands for shapes that a logarithm does not fit. Both are linear here, bending them is the model's work.
     """
 
     boundaries: Tensor
     counts: Tensor
-    mean_std: Tensor
-    is_count: Tensor
-    starts: Tensor
+    shift_scale: Tensor
+    is_log: Tensor
 
     def __init__(self, fields: Sequence[Any], width: int):
         super().__init__()
@@ -71,46 +71,42 @@ class NumericFields(nn.Module):
         boundaries = [each + [float("inf")] * (most - len(each)) for each in inner]
         self.register_buffer("boundaries", torch.tensor(boundaries).reshape(len(inner), most), persistent=False)  # [K, Q]
         self.register_buffer("counts", torch.tensor([len(each) for each in inner])[:, None], persistent=False)  # [K, 1]
-        mean_std = [(each.mean or 0.0, each.std or 1.0) for each in fields]
-        self.register_buffer("mean_std", torch.tensor(mean_std).reshape(len(inner), 2), persistent=False)
-        self.register_buffer("is_count", torch.tensor([[each.log1p] for each in fields]), persistent=False)  # [K, 1]
-        self.bins = most + 2  # 0 .. Q, and the last: missing
-        self.register_buffer("starts", torch.arange(len(inner)) * self.bins, persistent=False)  # [K]
-        self.table = nn.Embedding(self.bins * len(inner), width)
+        shift_scale = [
+            (each.mean or 0.0, 1 / each.std if each.std else 0.0) for each in fields
+        ]  # a constant tells nothing: z = 0
+        self.register_buffer("shift_scale", torch.tensor(shift_scale).reshape(len(inner), 2), persistent=False)
+        self.register_buffer("is_log", torch.tensor([[each.log1p] for each in fields]), persistent=False)  # [K, 1]
         self.slopes = nn.Parameter(torch.empty(2, len(inner), width))
         self.shifts = nn.Parameter(torch.empty(len(inner), width))
-        self.sizes = nn.Parameter(torch.empty(len(inner), width))
+        self.missing = nn.Parameter(torch.empty(len(inner), width))
 
     def reset_own_parameters(self) -> None:
-        nn.init.normal_(self.slopes)
-        nn.init.normal_(self.shifts)
-        nn.init.normal_(self.sizes, std=INITIAL_STD)
+        nn.init.normal_(self.slopes, std=SLOPE_STD)
+        nn.init.normal_(self.shifts, std=INITIAL_STD)
+        nn.init.normal_(self.missing, std=INITIAL_STD)
 
     def forward(self, batch: RankingBatch) -> Tensor:
         """[B, K, D]"""
         values = torch.stack([batch.fields[name] for name in self.names]).to(self.boundaries.dtype)  # [K, B]
         missing = values.isnan()
         values = values.nan_to_num(nan=0.0).clamp(-MOST, MOST)
-        bins, place = self._quantiles(values)
-        bins = bins.masked_fill(missing, self.bins - 1).t()  # [B, K]
-        values = torch.where(self.is_count, values.clamp(min=-0.5).log1p(), values)
-        z = ((values - self.mean_std[:, :1]) / self.mean_std[:, 1:]).clamp(-MOST, MOST).t()
-        inputs = torch.stack([place.t(), z / (1 + z.abs())], dim=-1)  # [B, K, 2]
-        inside = torch.einsum("bki,ikd->bkd", inputs, self.slopes) + self.shifts
-        known = (~missing).t()[..., None]
-        vectors: Tensor = self.table(bins + self.starts) + torch.where(known, self.sizes * inside.tanh(), 0)
-        return vectors
+        place = self._place(values)
+        values = torch.where(self.is_log, values.sign() * values.abs().log1p(), values)
+        z = ((values - self.shift_scale[:, :1]) * self.shift_scale[:, 1:]).clamp(-FURTHEST, FURTHEST)
+        inputs = torch.stack([place, z], dim=-1).transpose(0, 1)  # [B, K, 2]
+        known = torch.einsum("bki,ikd->bkd", inputs, self.slopes) + self.shifts
+        return torch.where(missing.t()[..., None], self.missing, known)
 
-    def _quantiles(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The bin of each value, int64 [K, B], and its place from -1 (smallest) to 1, linear between the boundaries."""
-        bins = torch.minimum(torch.searchsorted(self.boundaries, values.contiguous(), right=True), self.counts)
+    def _place(self, values: Tensor) -> Tensor:
+        """The place of each value among the quantiles from -1 (smallest) to 1, linear between the boundaries, [K, B]."""
         if not self.boundaries.shape[1]:
-            return bins, torch.zeros_like(values)
+            return torch.zeros_like(values)
+        bins = torch.minimum(torch.searchsorted(self.boundaries, values.contiguous(), right=True), self.counts)
         below = self.boundaries.gather(1, (bins - 1).clamp(min=0))
         above = self.boundaries.gather(1, bins.clamp(max=self.boundaries.shape[1] - 1))
         inner = (bins > 0) & (bins < self.counts)
         share = torch.where(inner, (values - below) / torch.where(inner & (above > below), above - below, 1), 0.5)
-        return bins, 2 * (bins + share) / (self.counts + 1) - 1
+        return 2 * (bins + share) / (self.counts + 1) - 1
 
 
 class Moment(nn.Module):
@@ -163,12 +159,12 @@ def prior_logits(examples: Any) -> list[float]:
 
 def reset_ranking_parameters(model: nn.Module) -> None:
     """Initial values of every part, drawn from torch's default generator in the order of the parts. What makes logits of
-    hidden states (Output) begins at a tenth of the size of others, so that the first predictions are near the share of positives.
+    hidden states (Output) begins at a twentieth of the size of others: the first predictions are near the share of positives.
 
     part                        weight                              bias
     nn.Embedding, ItemTable     normal, std 0.1                     -
     nn.Linear                   normal, std 1 / sqrt(inputs)        0
-    NumericFields               slopes, shifts: normal; sizes: 0.1  -
+    NumericFields               slopes: normal, std 0.2             0.1
     anything else               its own reset_parameters            its own
     """
     for part in model.modules():
@@ -183,7 +179,7 @@ def reset_ranking_parameters(model: nn.Module) -> None:
         elif isinstance(part, nn.LayerNorm):
             part.reset_parameters()
         if isinstance(part, Output):
-            nn.init.normal_(part.weight, std=0.1 * part.in_features**-0.5)
+            nn.init.normal_(part.weight, std=0.05 * part.in_features**-0.5)
 
 
 class Output(nn.Linear):

@@ -129,7 +129,7 @@ class ExampleFiles:
             present = values[~np.isnan(values)].astype(np.float64)
             self.missing[field.name][part] += len(values) - len(present)
             if part == "train":
-                self.moments[field.name].add(np.log1p(present) if field.log1p else present)
+                self.moments[field.name].add(np.sign(present) * np.log1p(np.abs(present)) if field.log1p else present)
         return batch
 
     def _described(self, field: FieldSpec) -> FieldSpec:

@@ -226,7 +226,7 @@ class ExampleMaker:
     def _described(self, place: int, feature: Feature, words: dict[str, list[str]]) -> FieldSpec:
         if feature.is_text:
             return FieldSpec(name=feature.name, kind="categorical", size=FIRST_VALUE + len(words[feature.name]))
-        return FieldSpec(name=feature.name, kind="numeric", log1p=feature.recipe.log1p, quantiles=self._quantiles(place))
+        return FieldSpec(name=feature.name, kind="numeric", log1p=True, quantiles=self._quantiles(place))
 
     def _quantiles(self, place: int) -> list[float]:
         """The distinct training values at 1/64, 2/64, ... of their order, without the smallest value."""

@@ -51,7 +51,6 @@ class Recipe:
     expression: str
     kind: Literal["categorical", "numeric"] = "numeric"
     as_of: dict[str, AsOf] = field(default_factory=dict)
-    log1p: bool = False
     text: str = ""  # SQL of the text that a number is read from
 
 
@@ -65,7 +64,7 @@ class Kind:
 def count(asked: FeatureSection, log: Log) -> Recipe:
     """How many events; 0 is 0."""
     known = AsOf.count(str(asked.of), log.is_one_of(asked.events), asked.within)
-    return Recipe("{count}", as_of={"count": known}, log1p=True)
+    return Recipe("{count}", as_of={"count": known})
 
 
 def recency(asked: FeatureSection, log: Log) -> Recipe:

@@ -25,9 +25,10 @@ from attnrec_dist.settings import build
 # Settings worth running through the battery; each model's defaults are always in it.
 VARIANTS = {
     "feature_attention": [
-        {"combine": "inputs", "history": "mean", "blocks": 2, "head_width": 0},
+        {"combine": "hidden", "history": "mean", "blocks": 2, "head_width": 0},
         {"attention": "uniform", "history": "gru", "width": 12, "heads": 2},
-        {"attention": "uniform", "combine": "inputs", "history": "lstm"},
+        {"attention": "uniform", "combine": "hidden", "history": "lstm"},
+        {"combine": "outputs", "history": "gru"},
         {"candidate": False, "history": "none", "moment": False, "context": ["colour"]},
         {"context": ["moment", "history", "price"]},
     ],
@@ -211,9 +212,9 @@ def test_learns_what_one_field_decides(name, keys):
     torch.manual_seed(0)
     keys = {**keys, "dropout": 0.0, "context": []} if "context" in keys else {**keys, "dropout": 0.0}
     model = build_model(build(model_config_class(name), {"name": name, **keys}, "model"), SPEC)
-    batch = make_ranking_batch([2, 0, 3, 1] * 32, seed=3)
+    batch = make_ranking_batch([2, 0, 3, 1] * 128, seed=3)
     batch.labels["label"] = (batch.fields["colour"] > 3).float()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.04)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(60):
         optimizer.zero_grad()
         loss, weight = binary_loss(model, batch, task_weights={"cart": 0.0})
@@ -242,27 +243,53 @@ def test_every_key_says_what_it_means(name, keys):
     assert [key for key, field in fields.items() if key != "name" and not field.description] == []
 
 
-def test_uniform_is_the_ablation_of_alpha_alone():
+@pytest.mark.parametrize("combine", ["inputs", "hidden", "outputs"])
+def test_uniform_is_the_ablation_of_alpha_alone(combine):
     """Same parameters under the same names and shapes, but for what makes e."""
     full, ablated = (
         {
             key: value.shape
-            for key, value in make_model("feature_attention", {"attention": kind, "combine": "inputs"}).named_parameters()
+            for key, value in make_model("feature_attention", {"attention": kind, "combine": combine}).named_parameters()
         }
         for kind in ("softmax", "uniform")
     )
-    assert full.keys() - ablated.keys() == {"score.weight"}
+    of_e = {key for key in full if key.startswith(("score.", "norm.", "blocks." if combine != "hidden" else "norm."))}
+    assert full.keys() - ablated.keys() == of_e > {"score.weight"}
     assert all(full[key] == shape for key, shape in ablated.items())
 
 
 def test_outputs_are_the_founding_formula():
     """y = sum_k alpha_k M(x_k), recomputed field by field."""
-    model, batch = exact("feature_attention", {}), make_ranking_batch([3, 0, 5])
+    model, batch = exact("feature_attention", {"combine": "outputs"}), make_ranking_batch([3, 0, 5])
     output = model(batch, explain=True)
     x, _ = model.fields(batch)
     for place, task in enumerate(TASKS):
         parts = [output.explanation["fields"][:, k] * model.heads[place](x[:, k]).squeeze(-1) for k in range(x.shape[1])]
         torch.testing.assert_close(output.logits[task], sum(parts) + model.bias[place])
+
+
+@pytest.mark.parametrize("combine", ["inputs", "hidden"])
+def test_inputs_and_hidden_are_m_of_the_weighted_sum(combine):
+    """y = M(sum_k alpha_k v_k), v = x or h, recomputed example by example; M bends the sum, K times as large, first."""
+    model, batch = exact("feature_attention", {"combine": combine}), make_ranking_batch([3, 0, 5])
+    output = model(batch, explain=True)
+    values, _ = model.fields(batch)
+    if combine == "hidden":
+        values = model.blocks[0](values)
+    for place, task in enumerate(TASKS):
+        _, first, _, last = model.heads[place]
+        for row, (alpha, vectors) in enumerate(zip(output.explanation["fields"], values)):
+            pooled = sum(len(alpha) * weight * vector for weight, vector in zip(alpha, vectors))
+            gelu = torch.nn.functional.gelu
+            expected = last.weight[0] @ gelu(first.weight @ gelu(pooled) + first.bias) + model.bias[place]
+            torch.testing.assert_close(output.logits[task][row], expected)
+
+
+def test_alpha_begins_uniform():
+    torch.manual_seed(0)
+    model = build_model(build(model_config_class("feature_attention"), {"name": "feature_attention"}, "model"), SPEC)
+    alpha = model(make_ranking_batch([3, 0, 5]), explain=True).explanation["fields"]
+    torch.testing.assert_close(alpha, torch.full_like(alpha, 1 / alpha.shape[1]))
 
 
 def test_context_fields_steer_alpha_and_have_no_share():
@@ -303,13 +330,15 @@ def test_a_feature_with_the_name_of_a_built_in_field_is_refused():
 
 @given(values=st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=20))
 @settings(deadline=None)
-def test_bins_are_those_of_the_manifest(values):
-    """A value's bin is how many boundaries are not above it; its place rises with the value."""
+def test_the_place_among_the_quantiles_rises_with_the_value(values):
+    """A value's bin is how many boundaries are not above it; its place lies in that bin's share of -1 to 1."""
     part = NumericFields([field for field in FIELDS if field.kind == "numeric"], 4)
     numbers = torch.tensor(values).expand(3, -1)
-    bins, place = part._quantiles(numbers)
+    place = part._place(numbers)
     for row, field in enumerate(field for field in FIELDS if field.kind == "numeric"):
-        assert bins[row].tolist() == np.searchsorted(np.float32(field.quantiles), np.float32(values), side="right").tolist()
+        bins = np.searchsorted(np.float32(field.quantiles), np.float32(values), side="right")
+        scaled = (place[row].numpy() + 1) / 2 * (len(field.quantiles) + 1)
+        assert ((bins - 1e-4 <= scaled) & (scaled <= bins + 1 + 1e-4)).all() or not field.quantiles
     order = numbers[0].argsort()
     assert (place[:, order].diff(dim=1) >= -1e-6).all()
     assert (place.abs() <= 1).all()
