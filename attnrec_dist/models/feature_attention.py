@@ -10,8 +10,8 @@ the fields, h = blocks(x), lets each know of the others, and then
 
 with M a small network for each task. Outputs adds up functions of single fields, which only alpha lets know of each other; the
 other two let M see all fields together, as a layer of D units over them. `context` fields take part in h and so in e, but have no
-share of the sum. `attention: uniform` is the ablation: alpha_k = 1 / K, everything else as it is. Shapes: x and h [B, K, D], e and
-alpha [B, K], logits [B]. The self-attention over fields is that of AutoInt (Song et al. 2019, section 4.4). Letters: see batch.py.
+share of the sum. `attention: uniform` is the ablation: alpha_k = 1 / K, everything else as it is. Shapes: x and h [B, K, D], e
+and alpha [B, K], logits [B]. The self-attention over fields is AutoInt's (Song et al. 2019, section 4.4). Letters: see batch.py.
 """
 
 from __future__ import annotations
