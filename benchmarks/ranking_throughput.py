@@ -13,7 +13,7 @@ equal: ours has vectors for numbers, for how long ago an event was, for what is 
 rate is constant (--peer_lr). Ours is `attnrec train`, the whole command; the peer's is fit() on numpy arrays. Timed are all steps
 of the epoch but the first three, with loading and without evaluation, by the clock and by the process's CPU time, which other
 jobs on the core disturb less. A round runs every row once, in a process of its own, one after another; the table shows the
-medians of the rounds. AUC is that of the validation part.
+medians of the rounds, and of the ratios within a round. AUC is that of the validation part.
 """
 
 from __future__ import annotations
@@ -81,8 +81,7 @@ def main() -> None:
         sys.exit("--peers DIR: DIR/deepctr/venv/bin/python is not there (deepctr-torch==0.3.0)")
     measured = in_turns(tree, data, asked)
     medians = {name: {key: statistics.median(each[key] for each in of) for key in of[0]} for name, of in measured.items()}
-    beside = [row for row in ROWS if row.pair in medians and row.name in medians]
-    ratios = {row.name: {key: medians[row.pair][key] / medians[row.name][key] for key in RATES} for row in beside}
+    ratios = compared(measured)
     table(medians, ratios)
     keys = {**stamp(), "data": data.path.name, "fingerprint": data.manifest.fingerprint, "peer_lr": asked.peer_lr}
     keys |= {"installed": {peer: installed(peer, asked.peers) for peer in ("attnrec", "deepctr")}, "rounds": asked.rounds}
@@ -103,6 +102,12 @@ def in_turns(tree: dict[str, Any], data: DataSet, asked: argparse.Namespace) -> 
                 told = ", ".join(f"{key} {value:,.5g}" for key, value in one.items())
                 print(f"round {turn + 1}: {row.name}: {told}", flush=True)
     return measured
+
+
+def compared(measured: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, list[float]]]:
+    """How many times as fast ours is as the peer's row, in each round: {row: {rate: [rounds]}}."""
+    pairs = [(row.name, measured[row.pair], measured[row.name]) for row in ROWS if row.pair in measured and row.name in measured]
+    return {name: {key: [a[key] / b[key] for a, b in zip(ours, theirs)] for key in RATES} for name, ours, theirs in pairs}
 
 
 def model_of(row: Row, tree: dict[str, Any]) -> dict[str, Any]:
@@ -190,10 +195,10 @@ def histories(data: DataSet, rows: Examples, max_length: int) -> tuple[np.ndarra
     return np.where(inside, tokens.clip(max=data.manifest.num_items) + 1, 0), lengths
 
 
-def table(medians: dict[str, dict[str, float]], ratios: dict[str, dict[str, float]]) -> None:
+def table(medians: dict[str, dict[str, float]], ratios: dict[str, dict[str, list[float]]]) -> None:
     print(f"\n{'':34} {'examples/s':>11} {'examples/CPU s':>15} {'AUC':>7} {'ours is, by the clock and by CPU time':>38}")
     for name, row in medians.items():
-        ratio = "".join(f"{each:9.2f}x" for each in ratios[name].values()) if name in ratios else ""
+        ratio = "".join(f"{statistics.median(each):9.2f}x" for each in ratios[name].values()) if name in ratios else ""
         print(f"{name:34} {row['examples/s']:11,.0f} {row['examples/CPU s']:15,.0f} {row['auc']:7.4f} {ratio}")
 
 
