@@ -15,8 +15,8 @@ from attnrec_dist.engine.run import Run
 def main() -> None:
     clock, log = protocol.Clock(), Run.log
 
-    def logged(self: Run, progress, loss, rate, batch) -> None:
-        log(self, progress, loss, rate, batch)
+    def logged(self: Run, progress, loss, rate, batch, *more) -> None:
+        log(self, progress, loss, rate, batch, *more)
         clock.step(batch.targets)
 
     Run.log = logged  # type: ignore[method-assign]
