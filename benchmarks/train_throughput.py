@@ -153,7 +153,7 @@ def run(row: Row, asked: argparse.Namespace, histories: Path) -> dict[str, float
 
 
 def installed(peer: str, peers: Path | None) -> str:
-    names = [{"attnrec": "attnrec_dist", "replay": "replay-rec"}.get(peer, peer), "torch", "numpy"]
+    names = [{"attnrec": "attnrec_dist", "replay": "replay-rec", "deepctr": "deepctr-torch"}.get(peer, peer), "torch", "numpy"]
     code = f"import sys, importlib.metadata as m; print([(n, m.version(n)) for n in {names}], sys.version.split()[0])"
     done = subprocess.run([interpreter(peer, peers), "-c", code], capture_output=True, text=True, check=False)
     return done.stdout.strip()

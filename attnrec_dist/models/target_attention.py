@@ -11,9 +11,10 @@ example depend on the others of its batch. Letters: see batch.py.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -102,8 +103,14 @@ class ActivationUnit(nn.Module):
 
     def forward(self, candidates: Tensor, tokens: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         """[B, D], [T, D] -> sum of the weighted tokens [B, D], weights [T] of any size and sign."""
-        c = candidates.index_select(0, layout.rows)  # [T, D]
-        weights = self.unit(torch.cat([tokens, c, tokens - c, tokens * c], dim=1)).squeeze(-1)
+        first, bend, last = cast("tuple[nn.Linear, nn.PReLU, nn.Linear]", tuple(self.unit))
+        # W [h, c, h - c, h c] = (W1 + W3) h + (W2 - W3) c + W4 (h c): the candidate's share once an example, not once a token
+        of_token, of_candidate, of_difference, of_product = first.weight.chunk(4, dim=1)  # each [U, D]
+        c = torch.cat([candidates, F.linear(candidates, of_candidate - of_difference, first.bias)], dim=1)  # [B, D + U]
+        c, share = c.index_select(0, layout.rows).split([candidates.shape[1], len(first.weight)], dim=1)  # [T, D], [T, U]
+        pair = torch.cat([tokens, tokens * c], dim=1)
+        hidden = share + F.linear(pair, torch.cat([of_token + of_difference, of_product], dim=1))  # [T, U]
+        weights = last(bend(hidden)).squeeze(-1)
         return row_sums(weights[:, None] * tokens, layout).to(candidates.dtype), weights
 
 

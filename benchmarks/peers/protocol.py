@@ -60,12 +60,17 @@ class Clock:
         """Called when the training is over: its peak of memory."""
         self.rss = memory()
 
-    def report(self, **more: object) -> None:
-        result = {
-            "targets/s": self.targets / self.wall,
-            "targets/CPU s": self.targets / self.cpu,
+    def rates(self, of: str = "targets") -> dict[str, float]:
+        return {
+            f"{of}/s": self.targets / self.wall,
+            f"{of}/CPU s": self.targets / self.cpu,
             "steps": self.steps - WARM_UP,
             "ms a step": 1000 * self.wall / (self.steps - WARM_UP),
+        }
+
+    def report(self, **more: object) -> None:
+        result = {
+            **self.rates(),
             "imports MiB": self.before,
             "peak MiB": self.rss,
             "above imports MiB": self.rss - self.before,

@@ -74,8 +74,8 @@ def watched(run: Run, clock: protocol.Clock) -> torch.nn.Module:
     """Trains, with the clock looking on at each line of the log; the trained model."""
     log, save, kept = Run.log, engine.save, []
 
-    def logged(self: Run, progress, loss, rate, batch) -> None:
-        log(self, progress, loss, rate, batch)
+    def logged(self: Run, progress, loss, rate, batch, *more) -> None:
+        log(self, progress, loss, rate, batch, *more)
         clock.step(batch.targets)
 
     Run.log = logged  # type: ignore[method-assign]
