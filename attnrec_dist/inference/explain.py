@@ -19,6 +19,7 @@ from attnrec_dist.data.examples import ExampleSet
 from attnrec_dist.data.samples import ExampleSamples
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.errors import ConfigError
+from attnrec_dist.models.field_vectors import FieldVectors
 
 AT_ONCE = 256
 BUILT_IN = ("candidate", "moment", "history")  # fields that the data set does not declare
@@ -198,23 +199,25 @@ def moved_by_fields(model: nn.Module, parts: list[RankingBatch], device: torch.d
     for part in parts:
         batch = part.to(device)
         own = model.fields
-        x, weights = own(batch)  # type: ignore[operator]
-        size, fields = len(batch.users), len(model.field_names)  # type: ignore[arg-type]
+        fields, weights = own(batch)  # type: ignore[operator]
+        x = fields.whole()
+        places = [own.names.index(name) for name in model.field_names]  # type: ignore[union-attr,operator,call-arg]
+        size = len(batch.users)
         shifts = torch.from_numpy(random.integers(1, max(2, size), draws)).to(device)
         here = torch.arange(size, device=device)
-        far = torch.full((size, fields), torch.nan if size < 2 else 0.0, dtype=torch.float64, device=device)
+        far = torch.full((size, len(places)), torch.nan if size < 2 else 0.0, dtype=torch.float64, device=device)
         stub = _Fixed()
         model.fields = stub
         try:
-            stub.given = x, weights
+            stub.given = FieldVectors(x), weights
             before = model(batch).logits[task].double()
             for shift in shifts if size > 1 else ():
                 others = x[(here + shift) % size]
-                for field in range(fields):
+                for column, field in enumerate(places):
                     swapped = x.clone()
                     swapped[:, field] = others[:, field]
-                    stub.given = swapped, weights
-                    far[:, field] += (model(batch).logits[task].double() - before).abs() / draws
+                    stub.given = FieldVectors(swapped), weights
+                    far[:, column] += (model(batch).logits[task].double() - before).abs() / draws
         finally:
             model.fields = own
         moved.append(far.cpu().numpy())
@@ -224,9 +227,9 @@ def moved_by_fields(model: nn.Module, parts: list[RankingBatch], device: torch.d
 class _Fixed(nn.Module):
     """Stands in for a model's fields: gives what it was told to."""
 
-    given: tuple[Tensor, Tensor | None]
+    given: tuple[FieldVectors, Tensor | None]
 
-    def forward(self, batch: RankingBatch) -> tuple[Tensor, Tensor | None]:
+    def forward(self, batch: RankingBatch) -> tuple[FieldVectors, Tensor | None]:
         return self.given
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from attnrec_dist.batch import MISSING, UNSEEN, DataSpec, RankingBatch
 from attnrec_dist.errors import ConfigError
+from attnrec_dist.models.field_vectors import FieldVectors
 from attnrec_dist.models.layers import DAY, weekday
 from attnrec_dist.ops.item_table import ItemTable
 
@@ -55,7 +56,8 @@ class NumericFields(nn.Module):
         x_k = m_k where v is NaN         z = (log v - mean) / std, cut at -6 and 6, with log v = sign(v) log(1 + |v|)
 
     A linear layer over such vectors forms differences of logarithms, so ratios of numbers, as of this week's sales to all; u
-    stands for shapes that a logarithm does not fit. Both are linear here, bending them is the model's work.
+    stands for shapes that a logarithm does not fit. Both are linear here, bending them is the model's work. They are given as
+    factors: coefficients (u, z, 1, 0), or (0, 0, 0, 1) where v is NaN, of the basis (a_k, b_k, c_k, m_k).
     """
 
     boundaries: Tensor
@@ -76,26 +78,22 @@ class NumericFields(nn.Module):
         ]  # a constant tells nothing: z = 0
         self.register_buffer("shift_scale", torch.tensor(shift_scale).reshape(len(inner), 2), persistent=False)
         self.register_buffer("is_log", torch.tensor([[each.log1p] for each in fields]), persistent=False)  # [K, 1]
-        self.slopes = nn.Parameter(torch.empty(2, len(inner), width))
-        self.shifts = nn.Parameter(torch.empty(len(inner), width))
-        self.missing = nn.Parameter(torch.empty(len(inner), width))
+        self.basis = nn.Parameter(torch.empty(len(inner), 4, width))
 
     def reset_own_parameters(self) -> None:
-        nn.init.normal_(self.slopes, std=SLOPE_STD)
-        nn.init.normal_(self.shifts, std=INITIAL_STD)
-        nn.init.normal_(self.missing, std=INITIAL_STD)
+        nn.init.normal_(self.basis, std=INITIAL_STD)
+        with torch.no_grad():
+            self.basis[:, :2] *= SLOPE_STD / INITIAL_STD
 
-    def forward(self, batch: RankingBatch) -> Tensor:
-        """[B, K, D]"""
+    def forward(self, batch: RankingBatch) -> tuple[Tensor, Tensor]:
+        """(coefficients [K, B, 4], basis [K, 4, D])"""
         values = torch.stack([batch.fields[name] for name in self.names]).to(self.boundaries.dtype)  # [K, B]
-        missing = values.isnan()
+        known = ~values.isnan()
         values = values.nan_to_num(nan=0.0).clamp(-MOST, MOST)
         place = self._place(values)
         values = torch.where(self.is_log, values.sign() * values.abs().log1p(), values)
         z = ((values - self.shift_scale[:, :1]) * self.shift_scale[:, 1:]).clamp(-FURTHEST, FURTHEST)
-        inputs = torch.stack([place, z], dim=-1).transpose(0, 1)  # [B, K, 2]
-        known = torch.einsum("bki,ikd->bkd", inputs, self.slopes) + self.shifts
-        return torch.where(missing.t()[..., None], self.missing, known)
+        return torch.stack([place * known, z * known, known.to(z.dtype), (~known).to(z.dtype)], dim=-1), self.basis
 
     def _place(self, values: Tensor) -> Tensor:
         """The place of each value among the quantiles from -1 (smallest) to 1, linear between the boundaries, [K, B]."""
@@ -141,6 +139,18 @@ class KnownItems(nn.Module):
         return vectors
 
 
+def field_vectors(
+    parts: Sequence[Tensor], numeric: NumericFields | None, batch: RankingBatch, dropout: nn.Dropout
+) -> FieldVectors:
+    """Parts [B, k, D] and the numbers' fields after them; entries are dropped in training, which needs the vectors whole."""
+    if numeric is None:
+        x = FieldVectors(torch.cat(list(parts), dim=1))
+    else:
+        none = numeric.basis.new_zeros(batch.num_rows, 0, numeric.basis.shape[2])
+        x = FieldVectors(torch.cat(list(parts), dim=1) if parts else none, numeric(batch))
+    return FieldVectors(dropout(x.whole())) if dropout.training and dropout.p else x
+
+
 def examples_of(spec: DataSpec, model: str) -> Any:
     """What the manifest says of the labelled examples: tasks and fields. Raises ConfigError where there are none."""
     if spec.examples is None:
@@ -164,7 +174,7 @@ def reset_ranking_parameters(model: nn.Module) -> None:
     part                        weight                              bias
     nn.Embedding, ItemTable     normal, std 0.1                     -
     nn.Linear                   normal, std 1 / sqrt(inputs)        0
-    NumericFields               slopes: normal, std 0.2             0.1
+    NumericFields               a, b: normal, std 0.2; c, m: 0.1     -
     anything else               its own reset_parameters            its own
     """
     for part in model.modules():

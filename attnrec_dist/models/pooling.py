@@ -20,6 +20,13 @@ def history_layout(batch: RankingBatch) -> Layout:
     return Layout(batch.offsets, None, batch.max_length, len(batch.items))
 
 
+def check_heads(width: int, heads: int) -> None:
+    if width % heads:
+        raise ConfigError(
+            f"model.width {width} is not divisible by model.heads {heads}; try --model.width {-(-width // heads) * heads}"
+        )
+
+
 class HistoryTokens(nn.Module):
     """Item + event type + age of the token at the example's moment, each learned."""
 
@@ -45,10 +52,7 @@ class TargetAttention(nn.Module):
 
     def __init__(self, width: int, heads: int):
         super().__init__()
-        if width % heads:
-            raise ConfigError(
-                f"model.width {width} is not divisible by model.heads {heads}; try --model.width {-(-width // heads) * heads}"
-            )
+        check_heads(width, heads)
         self.heads = heads
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)

@@ -11,6 +11,7 @@ example depend on the others of its batch. Letters: see batch.py.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal, cast
 
 import torch
@@ -19,6 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from attnrec_dist.batch import DataSpec, RankingBatch, RankingOutput, TaskName
+from attnrec_dist.models.field_vectors import FieldVectors
 from attnrec_dist.models.fields import (
     CategoricalFields,
     KnownItems,
@@ -26,6 +28,7 @@ from attnrec_dist.models.fields import (
     NumericFields,
     Output,
     examples_of,
+    field_vectors,
     prior_logits,
     reset_ranking_parameters,
 )
@@ -72,7 +75,7 @@ class TargetAttentionModel(nn.Module):
         self.moment = Moment(config.width) if config.moment else None
         inputs = (3 + config.moment + len(examples.fields)) * config.width  # candidate, what it read, their product, fields
         self.dropout = nn.Dropout(config.dropout)
-        self.body = mlp(inputs, config.layers, config.dropout)
+        self.body = Mlp(inputs, config.layers, config.dropout)
         self.heads = nn.ModuleList(Output(config.layers[-1]) for _ in self.tasks)
         reset_ranking_parameters(self)
         self.bias = nn.Parameter(torch.tensor(prior_logits(examples)))
@@ -82,11 +85,12 @@ class TargetAttentionModel(nn.Module):
         candidates = self.items(batch.candidates)  # [B, D]
         tokens = self.tokens(self.items(batch.items), batch, layout)  # [T, D]
         read, weights = self.reader(candidates, tokens, layout)  # [B, D], [T]
-        parts = [candidates, read, candidates * read]
+        parts = [torch.stack([candidates, read, candidates * read], dim=1)]
         if self.moment is not None:
-            parts.append(self.moment(batch.times))
-        parts += [part(batch).flatten(1) for part in (self.categorical, self.numeric) if part is not None]
-        x = self.body(self.dropout(torch.cat(parts, dim=1)))
+            parts.append(self.moment(batch.times)[:, None])
+        if self.categorical is not None:
+            parts.append(self.categorical(batch))
+        x = self.body(field_vectors(parts, self.numeric, batch, self.dropout))
         logits = {}
         for task, head, bias in zip(self.tasks, self.heads, self.bias):
             y = head(x).squeeze(-1)
@@ -132,12 +136,21 @@ class HistoryTransformer(nn.Module):
         return read, weights
 
 
-def mlp(inputs: int, layers: list[int], dropout: float) -> nn.Sequential:
-    """[B, inputs] -> [B, layers[-1]]"""
-    parts: list[nn.Module] = []
-    for before, after in zip([inputs, *layers], layers):
-        parts += [nn.Linear(before, after), nn.PReLU(), nn.Dropout(dropout)]
-    return nn.Sequential(*parts)
+class Mlp(nn.Module):
+    """Over the vectors of all fields laid side by side."""
+
+    def __init__(self, inputs: int, layers: list[int], dropout: float):
+        super().__init__()
+        self.first = nn.Linear(inputs, layers[0])
+        rest: list[nn.Module] = []
+        for before, after in pairwise(layers):
+            rest += [nn.Linear(before, after), nn.PReLU(), nn.Dropout(dropout)]
+        self.rest = nn.Sequential(nn.PReLU(), nn.Dropout(dropout), *rest)
+
+    def forward(self, fields: FieldVectors) -> Tensor:
+        """[B, K, D] -> [B, layers[-1]]"""
+        result: Tensor = self.rest(fields.joined(self.first.weight, self.first.bias))
+        return result
 
 
 def shares(weights: Tensor, layout: Layout) -> Tensor:

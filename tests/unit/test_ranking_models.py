@@ -17,6 +17,8 @@ from attnrec_dist.data import example_format
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.losses import build_loss, loss_config_class
 from attnrec_dist.models import MODELS, build_model, model_config_class, model_task
+from attnrec_dist.models.feature_attention import FieldScore
+from attnrec_dist.models.field_vectors import FieldVectors
 from attnrec_dist.models.fields import NumericFields
 from attnrec_dist.models.pooling import history_layout
 from attnrec_dist.ops.segments import row_means, row_softmax, row_sums
@@ -27,8 +29,8 @@ VARIANTS = {
     "feature_attention": [
         {"combine": "hidden", "history": "mean", "blocks": 2, "head_width": 0},
         {"attention": "uniform", "history": "gru", "width": 12, "heads": 2},
-        {"attention": "uniform", "combine": "hidden", "history": "lstm"},
-        {"combine": "outputs", "history": "gru"},
+        {"attention": "uniform", "combine": "hidden", "blocks": 1, "history": "lstm"},
+        {"combine": "outputs", "history": "gru", "blocks": 1},
         {"candidate": False, "history": "none", "moment": False, "context": ["colour"]},
         {"context": ["moment", "history", "price"]},
     ],
@@ -246,15 +248,16 @@ def test_every_key_says_what_it_means(name, keys):
 @pytest.mark.parametrize("combine", ["inputs", "hidden", "outputs"])
 def test_uniform_is_the_ablation_of_alpha_alone(combine):
     """Same parameters under the same names and shapes, but for what makes e."""
+    keys = {"blocks": 1}
     full, ablated = (
         {
             key: value.shape
-            for key, value in make_model("feature_attention", {"attention": kind, "combine": combine}).named_parameters()
+            for key, value in make_model("feature_attention", keys | {"attention": kind, "combine": combine}).named_parameters()
         }
         for kind in ("softmax", "uniform")
     )
-    of_e = {key for key in full if key.startswith(("score.", "norm.", "blocks." if combine != "hidden" else "norm."))}
-    assert full.keys() - ablated.keys() == of_e > {"score.weight"}
+    of_e = {key for key in full if key.startswith(("score.", "score." if combine == "hidden" else "transformer."))}
+    assert full.keys() - ablated.keys() == of_e >= {"score.query_key.weight", "score.read.weight", "score.prior"}
     assert all(full[key] == shape for key, shape in ablated.items())
 
 
@@ -262,7 +265,7 @@ def test_outputs_are_the_founding_formula():
     """y = sum_k alpha_k M(x_k), recomputed field by field."""
     model, batch = exact("feature_attention", {"combine": "outputs"}), make_ranking_batch([3, 0, 5])
     output = model(batch, explain=True)
-    x, _ = model.fields(batch)
+    x = model.fields(batch)[0].whole()
     for place, task in enumerate(TASKS):
         parts = [output.explanation["fields"][:, k] * model.heads[place](x[:, k]).squeeze(-1) for k in range(x.shape[1])]
         torch.testing.assert_close(output.logits[task], sum(parts) + model.bias[place])
@@ -271,11 +274,11 @@ def test_outputs_are_the_founding_formula():
 @pytest.mark.parametrize("combine", ["inputs", "hidden"])
 def test_inputs_and_hidden_are_m_of_the_weighted_sum(combine):
     """y = M(sum_k alpha_k v_k), v = x or h, recomputed example by example; M bends the sum, K times as large, first."""
-    model, batch = exact("feature_attention", {"combine": combine}), make_ranking_batch([3, 0, 5])
+    model, batch = exact("feature_attention", {"combine": combine, "blocks": 1}), make_ranking_batch([3, 0, 5])
     output = model(batch, explain=True)
-    values, _ = model.fields(batch)
+    values = model.fields(batch)[0].whole()
     if combine == "hidden":
-        values = model.blocks[0](values)
+        values = model.transformer(values)
     for place, task in enumerate(TASKS):
         _, first, _, last = model.heads[place]
         for row, (alpha, vectors) in enumerate(zip(output.explanation["fields"], values)):
@@ -283,6 +286,40 @@ def test_inputs_and_hidden_are_m_of_the_weighted_sum(combine):
             gelu = torch.nn.functional.gelu
             expected = last.weight[0] @ gelu(first.weight @ gelu(pooled) + first.bias) + model.bias[place]
             torch.testing.assert_close(output.logits[task][row], expected)
+
+
+def test_e_is_what_is_asked_of_a_layer_of_multi_head_attention():
+    """torch's own layer, one head after another: its values and its output are r and w multiplied out, with room for both."""
+    width, heads, fields = 8, 2, 5
+    torch.manual_seed(0)
+    score = FieldScore(fields, width, heads).double()
+    torch.nn.init.normal_(score.prior)
+    x = torch.randn(3, fields, width, dtype=torch.float64)
+    r, w = score.read.weight.detach().split([heads, 1])
+    layer = torch.nn.MultiheadAttention(width, heads, bias=False, batch_first=True).double()
+    value, out = (torch.zeros(width, width, dtype=torch.float64) for _ in range(2))
+    for head in range(heads):
+        value[head * width // heads] = r[head]  # the first value of a head is r . x_j
+        out[:, head * width // heads] = w[0] / w.square().sum()  # goes out along w, so that w . out is r . x_j
+    layer.in_proj_weight.data = torch.cat([score.query_key.weight.data, value])
+    layer.out_proj.weight.data = out
+    h = x + layer(x, x, x)[0]
+    torch.testing.assert_close(score(FieldVectors(x)), score.prior + h @ w[0])
+
+
+@given(batch=ranking_batches(), seed=st.integers(0, 9))
+@few_examples
+def test_factors_compute_what_the_vectors_do(batch, seed):
+    torch.manual_seed(seed)
+    x, _ = exact("feature_attention", {}).fields(batch)
+    whole = FieldVectors(x.whole())
+    size, width = whole.vectors.shape[1:]
+    assert x.factors is not None
+    weight, wide, bias = torch.randn(7, width).double(), torch.randn(6, size * width).double(), torch.randn(6).double()
+    shares = torch.randn(batch.num_rows, size).double()
+    torch.testing.assert_close(x.projected(weight), whole.projected(weight))
+    torch.testing.assert_close(x.summed(shares), whole.summed(shares))
+    torch.testing.assert_close(x.joined(wide, bias), whole.joined(wide, bias))
 
 
 def test_alpha_begins_uniform():
@@ -307,6 +344,7 @@ def test_context_fields_steer_alpha_and_have_no_share():
         ({"context": ["prize"]}, r"model\.context: there is no field 'prize'"),
         ({"width": 31}, r"model\.width 31 .* try --model\.width 32"),
         ({"attention": "uniform", "context": ["price"]}, r"model\.context steers alpha"),
+        ({"combine": "hidden"}, r"type --model\.blocks 1"),
         ({"context": ["candidate", "moment", "history", *(each.name for each in FIELDS)]}, "nothing is left"),
     ],
 )
