@@ -23,6 +23,7 @@ from torch import Tensor
 
 TaskName = Literal["next_item", "ranking"]
 PADDING = -1  # sample id of a stand-in that fills an epoch's last step: weight 0
+BEGIN = -1  # in the place of an item: the token of a history that has none yet (data.empty_history)
 UNSEEN, MISSING = 0, 1  # reserved codes of every categorical field: a value that training never showed, no value at all
 BatchT = TypeVar("BatchT", bound="Batch")
 
@@ -66,7 +67,7 @@ class Batch(ABC):
 class SequenceBatch(Batch):
     """A packed micro-batch of next-item samples. Integers are int64 unless said."""
 
-    items: Tensor  # [T] item index, 0 <= item < V
+    items: Tensor  # [T] item index, 0 <= item < V, or BEGIN
     times: Tensor  # [T] unix seconds
     baskets: Tensor  # [T] index of the token's basket inside its row, from 0: its position
     offsets: Tensor  # [B + 1] int32
@@ -157,3 +158,4 @@ class DataSpec:
     event_types: tuple[str, ...] = ()
     statistics: Any = None  # the data set's daily() and graph(), for models whose experts need them
     examples: Any = None  # the manifest's section `examples`: fields and tasks of the ranking task; None where there are none
+    empty_history: bool = False  # whether batches may hold BEGIN

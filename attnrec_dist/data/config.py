@@ -31,6 +31,10 @@ class DataConfig(Section):
         description="what is trained of a window. all: every target basket; last: only its last one; prefixes: every target "
         "basket is a sample of its own, with the max_length tokens before it as history",
     )
+    empty_history: bool = Field(
+        False,
+        description="a history's first basket is trained too, as a sample with nothing before it; with targets prefixes",
+    )
     context: int | None = Field(
         None, ge=0, description="tokens that a window repeats from the one before, without targets; null: half of max_length"
     )
@@ -48,6 +52,8 @@ class DataConfig(Section):
             raise ValueError(f"context: {self.context} leaves no room in a window of max_length {self.max_length}")
         if self.context is not None and self.targets == "prefixes":
             raise ValueError("context: with targets prefixes every sample has max_length tokens of history; leave it out")
+        if self.empty_history and (self.targets, self.windows) != ("prefixes", "all"):
+            raise ValueError("empty_history: needs targets prefixes and windows all")
         return self
 
     @property
@@ -62,4 +68,5 @@ class DataConfig(Section):
         """Changes when any key changes that decides which samples there are."""
         parts: tuple[object, ...] = (self.basket, self.target_events, self.max_length, self.windows)
         parts += (self.context_tokens,) if self.targets == "all" else (self.context_tokens, self.targets)
+        parts += ("empty_history",) if self.empty_history else ()
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

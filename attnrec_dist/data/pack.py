@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from attnrec_dist.batch import PADDING, SequenceBatch
+from attnrec_dist.batch import BEGIN, PADDING, SequenceBatch
 from attnrec_dist.data.windows import basket_starts
 
 
@@ -30,6 +30,22 @@ def ranges(starts: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """The concatenation of starts[b] + [0, sizes[b]), with the b of each element. int64 [sum(sizes)] each."""
     row = np.repeat(np.arange(len(sizes)), sizes)
     return np.repeat(starts - (np.cumsum(sizes) - sizes), sizes) + np.arange(len(row)), row
+
+
+def begun(pieces: Histories) -> Histories:
+    """The pieces with a token of no item, a second before the rest, in front of those without input."""
+    empty = np.flatnonzero(pieces.inputs == 0)
+    first = (np.cumsum(pieces.sizes) - pieces.sizes)[empty]
+    is_empty = pieces.inputs == 0
+    return replace(
+        pieces,
+        sizes=pieces.sizes + is_empty,
+        inputs=pieces.inputs + is_empty,
+        items=np.insert(pieces.items, first, BEGIN),
+        times=np.insert(pieces.times, first, pieces.times[first] - 1),
+        columns={name: np.insert(column, first, 0) for name, column in pieces.columns.items()},
+        is_target=np.insert(pieces.is_target, first, False),
+    )
 
 
 def pack(

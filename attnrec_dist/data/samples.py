@@ -13,7 +13,7 @@ from attnrec_dist.data.evidence import EvidenceFinder
 from attnrec_dist.data.examples import Examples, ExampleSet
 from attnrec_dist.data.keys import add_keys
 from attnrec_dist.data.order import Order
-from attnrec_dist.data.pack import Histories, pack
+from attnrec_dist.data.pack import Histories, begun, pack
 from attnrec_dist.data.shards import NUMERIC_PREFIX, DataSet
 from attnrec_dist.data.windows import SampleIndex, is_target, target_codes
 
@@ -78,6 +78,8 @@ class WindowSamples:
             columns={"event": tokens["events"]} | numeric,
             is_target=is_target(tokens["events"], self.codes),
         )
+        if self.config.empty_history:
+            pieces = begun(pieces)
         batch = pack(pieces, self.config.basket, self.config.max_length, standins=int((ids < 0).sum()))
         add_keys(batch, order, step)
         if self.evidence is not None:

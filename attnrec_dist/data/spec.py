@@ -10,4 +10,4 @@ from attnrec_dist.data.shards import DataSet
 def data_spec(data: DataSet, config: DataConfig) -> DataSpec:
     manifest = data.manifest
     types = config.input_types(manifest.event_types)
-    return DataSpec(manifest.num_items, config.max_length, types, data, manifest.examples)
+    return DataSpec(manifest.num_items, config.max_length, types, data, manifest.examples, config.empty_history)

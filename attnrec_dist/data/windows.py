@@ -3,7 +3,8 @@
 A window is a run of whole baskets of at most `max_length` tokens. Its queries are those of its baskets that have a target
 and were no query of an earlier window; what stands before the first of them is context. So every target is trained
 exactly once an epoch. Rows without a target have no window. A single basket longer than a window is thinned evenly.
-With `targets: last` only a window's last query is one; with `targets: prefixes` every query has a window that ends with it.
+With `targets: last` only a window's last query is one; with `targets: prefixes` every query has a window that ends with it, and
+with `empty_history` there is one without a token for a row's first basket.
 """
 
 from __future__ import annotations
@@ -41,9 +42,10 @@ class SampleIndex:
         return np.searchsorted(self.row_windows, samples, side="right") - 1
 
     def lengths(self, samples: np.ndarray) -> np.ndarray:
-        """Tokens of each sample, int64; a stand-in (sample < 0) has one."""
+        """Tokens of each sample, int64; a stand-in (sample < 0) and an empty history have one."""
         windows = self.windows.take(np.maximum(samples, 0), axis=0)  # three times as fast as by brackets
-        return np.where(samples < 0, 1, np.minimum(windows[:, STOP] - windows[:, START], self.max_length)).astype(np.int64)
+        tokens = np.clip(windows[:, STOP] - windows[:, START], 1, self.max_length)
+        return np.where(samples < 0, 1, tokens).astype(np.int64)
 
     def queries(self, samples: np.ndarray) -> np.ndarray:
         """Queries of each sample, so the weight of its targets, int64; a stand-in has none."""
@@ -210,4 +212,11 @@ def _prefixes(
         inside = query >= first[last]
         query, row, first_of_row, first = query[inside], row[inside], first_of_row[inside], first[inside]
     tokens = np.stack([starts[first], ends[query], ends[query + 1], starts[query]], axis=1) - starts[first_of_row][:, None]
-    return row, np.column_stack([tokens, np.ones(len(query), np.int64)]).astype(np.int32)
+    if config.empty_history:
+        opening = np.flatnonzero(np.append(True, basket_row[1:] != basket_row[:-1]) & has_target)  # [m] basket of each
+        nothing = np.zeros(len(opening), np.int64)
+        row = np.concatenate([basket_row[opening], row])
+        order = np.argsort(row, kind="stable")
+        sizes = (ends - starts)[opening]
+        row, tokens = row[order], np.concatenate([np.stack([nothing, nothing, sizes, nothing], axis=1), tokens])[order]
+    return row, np.column_stack([tokens, np.ones(len(row), np.int64)]).astype(np.int32)

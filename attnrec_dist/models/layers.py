@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnrec_dist.batch import DataSpec, SequenceBatch
+from attnrec_dist.batch import BEGIN, DataSpec, SequenceBatch
 from attnrec_dist.errors import ConfigError, DataError
 from attnrec_dist.ops.attention import attention
 from attnrec_dist.ops.item_table import ItemTable
@@ -22,18 +22,22 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.
 
 
 class TokenEmbedding(nn.Module):
-    """Item + position + event type (+ time), each learned. The tokens of a basket share a position, its place in the row."""
+    """Item + position + event type (+ time), each learned. The tokens of a basket share a position, its place in the row.
+
+    BEGIN has a vector of its own, which is not in the table: it is never recommended.
+    """
 
     def __init__(self, spec: DataSpec, width: int, dropout: float, time: bool = False):
         super().__init__()
         self.positions = nn.Embedding(spec.max_length, width)
         self.events = nn.Embedding(len(spec.event_types), width) if len(spec.event_types) > 1 else None
+        self.begin = nn.Embedding(1, width) if spec.empty_history else None
         self.time = TimeEmbedding(width) if time else None
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, batch: SequenceBatch, table: ItemTable) -> Tensor:
         """[T, D]. Places beyond the table share its last position. Raises DataError when event types are missing."""
-        x = table(batch.items) + self.positions(batch.baskets.clamp(max=self.positions.num_embeddings - 1))
+        x = self._items(batch.items, table) + self.positions(batch.baskets.clamp(max=self.positions.num_embeddings - 1))
         if self.events is not None:
             if "event" not in batch.events:
                 raise DataError("the model embeds event types but the batch has none; prepare the data with columns.event")
@@ -41,6 +45,11 @@ class TokenEmbedding(nn.Module):
         if self.time is not None:
             x = x + self.time(batch)
         return self.dropout(x)
+
+    def _items(self, items: Tensor, table: ItemTable) -> Tensor:
+        if self.begin is None:
+            return table(items)
+        return torch.where((items == BEGIN)[:, None], self.begin.weight, table(items.clamp(min=0)))
 
 
 class TimeEmbedding(nn.Module):

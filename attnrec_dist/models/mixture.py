@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from attnrec_dist.batch import DataSpec, Needs, Output, SequenceBatch
-from attnrec_dist.errors import DataError
+from attnrec_dist.errors import ConfigError, DataError
 from attnrec_dist.models.experts import EXPERTS, SEQUENCE, ExpertConfig, QueryChunk
 from attnrec_dist.models.experts.base import AGES, AGOS, DAY, NOTHING, PACE, Expert, HistoryAttention, wide
 from attnrec_dist.models.experts.opinions import Answer, Opinion, Rise, Softmax
@@ -92,6 +92,8 @@ class Mixture(nn.Module):
 
     def __init__(self, config: MixtureConfig, spec: DataSpec):
         super().__init__()
+        if spec.empty_history:
+            raise ConfigError("data.empty_history: the mixture's experts count what a history holds; leave it out")
         self.config = config
         self.body = SASRec(config.body, spec)
         self.trend = trend_of(spec, config.half_lives)

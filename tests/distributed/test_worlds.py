@@ -65,6 +65,7 @@ def test_moved_from_two_processes_to_one_to_three(
 
 def test_data_parallelism_with_a_sample_a_prefix(trial: Callable[..., Trial]) -> None:
     keys = {"model__dropout": 0, "train__precision": "fp64", "data__targets": "prefixes", "train__max_steps": 10}
+    keys["data__empty_history"] = True
     one, two = trial(**keys), trial(**keys)
     one.run(train__micro_batch_tokens=ONE_MICRO_BATCH, launcher="plain")
     two.run(2)

@@ -127,12 +127,14 @@ def leave_one_out(draw, max_rows: int = 5, max_events: int = 12) -> FakeData:
 def configs(draw) -> DataConfig:
     max_length = draw(st.integers(1, 12))
     targets = draw(st.sampled_from(["all", "all", "last", "prefixes"]))
+    windows = draw(st.sampled_from(["all", "last"]))
     return DataConfig(
         path="fake",
         basket=draw(st.sampled_from(["time", "none"])),
         target_events=draw(st.sampled_from([None, ["buy"], ["view", "cart"], ["buy", "view"]])),
         max_length=max_length,
-        windows=draw(st.sampled_from(["all", "last"])),
+        windows=windows,
         targets=targets,
+        empty_history=draw(st.booleans()) if (targets, windows) == ("prefixes", "all") else False,
         context=None if targets == "prefixes" else draw(st.none() | st.integers(0, max_length - 1)),
     )

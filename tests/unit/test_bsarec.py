@@ -155,7 +155,7 @@ def test_the_future_is_refused_where_the_filter_sees_it(shop, tmp_path):
         load_run_config(tmp_path / "run.yaml", {"model.causal": False})
 
 
-PUBLISHED = {"model.causal": "false", "data.targets": "prefixes"}
+PUBLISHED = {"model.causal": "false", "data.targets": "prefixes", "data.empty_history": "true"}
 
 
 @pytest.mark.parametrize("keys", [{}, PUBLISHED], ids=["causal", "published"])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import make_batch, row_sizes
 
-from attnrec_dist.batch import DataSpec
+from attnrec_dist.batch import BEGIN, DataSpec
+from attnrec_dist.errors import ConfigError
 from attnrec_dist.models import build_model, model_config_class
 from attnrec_dist.models.layers import basket_before, month, weekday
 from attnrec_dist.settings import build
@@ -52,3 +54,25 @@ def test_sasrec_reads_the_clock_where_asked_to():
         before, after = model(batch).hidden, model(later).hidden
         assert torch.equal(before[:3], after[:3])
         assert torch.equal(before[3], after[3]) is not time
+
+
+@pytest.mark.parametrize("name", ["sasrec", "bsarec"])
+def test_an_empty_history_has_a_vector_of_its_own(name):
+    torch.manual_seed(0)
+    config = build(model_config_class(name), {"name": name, "width": 8, "heads": 2, "dropout": 0.0}, "model")
+    batch = make_batch([[1], [2, 1], [1]], 9, 0)
+    batch.items[[0, -1]] = BEGIN
+    model = build_model(config, DataSpec(9, 10, empty_history=True))
+    hidden = model(batch).hidden
+    torch.testing.assert_close(hidden[0], hidden[-1])
+    batch.items[-1] = 3
+    assert not torch.allclose(hidden[-1], model(batch).hidden[-1])
+    hidden[0].square().sum().backward()
+    assert model.embedding.begin.weight.grad.abs().sum() > 0
+    assert model.table.weight.grad is None or not model.table.weight.grad.any(), "no item stands in for it"
+
+
+def test_experts_that_read_the_history_refuse_an_empty_one():
+    config = build(model_config_class("mixture"), {"name": "mixture", "experts": ["sequence"]}, "model")
+    with pytest.raises(ConfigError, match=r"data\.empty_history: .* leave it out"):
+        build_model(config, DataSpec(9, 10, empty_history=True))

@@ -10,7 +10,7 @@ import torch
 from fake_data import EVENT_TYPES, FakeData, Row, baskets_of, codes_of, configs, leave_one_out, time_split
 from hypothesis import assume, given, settings
 
-from attnrec_dist.batch import PADDING, SequenceBatch
+from attnrec_dist.batch import BEGIN, PADDING, SequenceBatch
 from attnrec_dist.data.config import DataConfig
 from attnrec_dist.data.loader import Share, Steps
 from attnrec_dist.data.order import Order
@@ -58,6 +58,15 @@ def check_row(batch: SequenceBatch, place: int, data: FakeData, config: DataConf
     baskets = baskets_of(events, config.basket)
     basket_of = {token: number for number, basket in enumerate(baskets) for token in basket}
     where = [int(token) for token in batch.events["place"][begin:end]]
+    if batch.items[begin] == BEGIN:
+        assert config.empty_history
+        assert end == begin + 1
+        answers = [events[place] for place in baskets[0] if events[place][2] in codes_of(config)]
+        query = int(np.flatnonzero(batch.queries == begin)[0])
+        assert sorted(batch.targets[batch.target_query == query].tolist()) == sorted(event[0] for event in answers)
+        assert int(batch.query_times[query]) == events[0][1] > int(batch.times[begin])
+        assert (int(batch.baskets[begin]), int(batch.events["event"][begin])) == (0, 0)
+        return [(user, 0)]
 
     assert end - begin <= config.max_length
     assert where == sorted(set(where))
@@ -110,7 +119,7 @@ def test_every_target_is_trained_once_an_epoch_and_no_query_sees_its_own(data, c
         (user, number)
         for user, row in enumerate(data.content)
         for number, basket in enumerate(baskets_of(row.events[: row.train_end], config.basket))
-        if number and any(row.events[token][2] in codes_of(config) for token in basket)
+        if (number or config.empty_history) and any(row.events[token][2] in codes_of(config) for token in basket)
     }
     assert set(trained.values()) == {1}
     if config.targets == "last":

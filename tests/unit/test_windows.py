@@ -40,11 +40,14 @@ def plain_windows(row: Row, config: DataConfig) -> list[tuple[int, int, int, int
             first -= 1
         return first
 
+    opening = []
+    if config.empty_history and baskets and any(events[place][2] in wanted for place in baskets[0]):
+        opening = [(0, 0, len(baskets[0]), 0, 1)]
     if not queries:
-        return []
+        return opening
     if config.targets == "prefixes":
         oldest = earliest(queries[-1]) if config.windows == "last" else 0
-        return [window(earliest(k), [k]) for k in queries if k >= oldest]
+        return opening + [window(earliest(k), [k]) for k in queries if k >= oldest]
     if tokens(0, queries[-1]) <= config.max_length:
         return [window(0, queries)]
     if config.windows == "last":
@@ -113,7 +116,7 @@ def test_the_stored_index_numbers_samples_row_by_row(data, config, tmp_path_fact
     rows = [row for row, windows in enumerate(expected) for _ in windows]
     assert index.rows_of(samples[1:]).tolist() == rows
     flat = [window for row in expected for window in row]
-    assert index.lengths(samples).tolist() == [1] + [min(window[1] - window[0], config.max_length) for window in flat]
+    assert index.lengths(samples).tolist() == [1] + [min(max(1, window[1] - window[0]), config.max_length) for window in flat]
     assert index.queries(samples).tolist() == [0] + [window[4] for window in flat]
 
 
@@ -189,6 +192,12 @@ def test_context_leaves_room(max_length, context):
             build(DataConfig, tree, "t")
     with pytest.raises(ConfigError, match="context: "):
         build(DataConfig, tree | {"targets": "prefixes"}, "t")
+
+
+@pytest.mark.parametrize("keys", [{}, {"targets": "last"}, {"targets": "prefixes", "windows": "last"}])
+def test_an_empty_history_is_a_prefix(keys):
+    with pytest.raises(ConfigError, match="empty_history: needs targets prefixes and windows all"):
+        build(DataConfig, {"path": "fake", "empty_history": True, **keys}, "t")
 
 
 def test_rows_without_training_tokens_are_no_trouble():
