@@ -5,15 +5,17 @@
 
 DIR/deepctr/venv holds a Python with deepctr-torch==0.3.0 on the same torch. Pairs: target attention (din) and its DIN, the
 configuration's feature attention and its AutoInt, once with the numbers as it takes them (DenseFeat: beside the attention over
-fields, not in it) and once in bins, as categories, so that all fields attend to each other as ours do.
+fields, not in it) and once in bins, as categories, so that all fields attend to each other as ours do. Ours once as it is and
+once with `--train.compile true`, which the peer's fit() has no key for.
 
 Equal: examples and features (a number as its standardised logarithm, 0 where it is missing; the newest events of the history,
 padded for it), width, hidden widths, heads and blocks, PReLU, no dropout, batch, Adam, one epoch, one thread, one core. Not
 equal: ours has vectors for numbers, for how long ago an event was, for what is missing, and the configuration's schedule; its
 rate is constant (--peer_lr). Ours is `attnrec train`, the whole command; the peer's is fit() on numpy arrays. Timed are all steps
 of the epoch but the first three, with loading and without evaluation, by the clock and by the process's CPU time, which other
-jobs on the core disturb less. A round runs every row once, in a process of its own, one after another; the table shows the
-medians of the rounds, and of the ratios within a round. AUC is that of the validation part.
+jobs on the core disturb less; what ours compiles in the first step is in `warm-up s`. A round runs every row once, in a process
+of its own, one after another; the tables show the medians of the rounds, and of the ratios within a round. AUC is that of the
+validation part.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from attnrec_dist.data.shards import DataSet
 from attnrec_dist.settings import read_yaml
 
 RATES = ("examples/s", "examples/CPU s")
+COMPILED = ", compiled"
 TARGET = {"name": "target_attention", "kind": "din", "width": 32, "unit_width": 36, "layers": [128, 64], "moment": False}
 
 
@@ -53,8 +56,10 @@ class Row:
 
 ROWS = [
     Row("attnrec target attention", ""),
+    Row("attnrec target attention" + COMPILED, ""),
     Row("deepctr DIN", "attnrec target attention", "din", history=True),
     Row("attnrec feature attention", ""),
+    Row("attnrec feature attention" + COMPILED, ""),
     Row("deepctr AutoInt", "attnrec feature attention", "autoint"),
     Row("deepctr AutoInt, numbers in bins", "attnrec feature attention", "autoint", bins=True),
 ]
@@ -105,9 +110,13 @@ def in_turns(tree: dict[str, Any], data: DataSet, asked: argparse.Namespace) -> 
 
 
 def compared(measured: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, list[float]]]:
-    """How many times as fast ours is as the peer's row, in each round: {row: {rate: [rounds]}}."""
-    pairs = [(row.name, measured[row.pair], measured[row.name]) for row in ROWS if row.pair in measured and row.name in measured]
-    return {name: {key: [a[key] / b[key] for a, b in zip(ours, theirs)] for key in RATES} for name, ours, theirs in pairs}
+    """How many times as fast ours is as the peer's row, in each round: {"ours : theirs": {rate: [rounds]}}."""
+    peers = [row for row in ROWS if row.peer and row.name in measured]
+    pairs = [(row.pair + more, row.name) for row in peers for more in ("", COMPILED) if row.pair + more in measured]
+    return {
+        f"{ours} : {theirs}": {key: [a[key] / b[key] for a, b in zip(measured[ours], measured[theirs])] for key in RATES}
+        for ours, theirs in pairs
+    }
 
 
 def model_of(row: Row, tree: dict[str, Any]) -> dict[str, Any]:
@@ -120,6 +129,7 @@ def ours(row: Row, tree: dict[str, Any], data: DataSet, run_dir: Path) -> dict[s
     config = run_dir.with_suffix(".yaml")
     config.write_text(json.dumps({**tree, "model": model_of(row, tree)}))  # JSON is YAML
     command = [sys.executable, str(RUNNERS / "run_attnrec_command.py"), "train", str(config), "--run_dir", str(run_dir)]
+    command += ["--train.compile", str(row.name.endswith(COMPILED)).lower()]
     command += ["--train.max_epochs", "1", "--evaluation.every_epochs", "1", "--train.threads", "1", "--optimizer.name", "adam"]
     told = said(row, command, dict(os.environ))
     key = f"eval/{data.manifest.examples.tasks[0]}/auc"  # type: ignore[union-attr]
@@ -196,10 +206,13 @@ def histories(data: DataSet, rows: Examples, max_length: int) -> tuple[np.ndarra
 
 
 def table(medians: dict[str, dict[str, float]], ratios: dict[str, dict[str, list[float]]]) -> None:
-    print(f"\n{'':34} {'examples/s':>11} {'examples/CPU s':>15} {'AUC':>7} {'ours is, by the clock and by CPU time':>38}")
+    print(f"\n{'':36} {'examples/s':>11} {'examples/CPU s':>15} {'AUC':>7} {'warm-up s':>10}")
     for name, row in medians.items():
-        ratio = "".join(f"{statistics.median(each):9.2f}x" for each in ratios[name].values()) if name in ratios else ""
-        print(f"{name:34} {row['examples/s']:11,.0f} {row['examples/CPU s']:15,.0f} {row['auc']:7.4f} {ratio}")
+        print(f"{name:36} {row['examples/s']:11,.0f} {row['examples/CPU s']:15,.0f} {row['auc']:7.4f} {row['warm-up s']:10.1f}")
+    print(f"\n{'times as fast, in the median (lowest to highest)':72} {'by the clock':>22} {'by CPU time':>22}")
+    for name, rates in ratios.items():
+        told = [f"{statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})" for each in rates.values()]
+        print(f"{name:72} {told[0]:>22} {told[1]:>22}")
 
 
 if __name__ == "__main__":

@@ -90,8 +90,9 @@ class Ranking:
         self.config, self.data, self.world = config, data, world
         self.measuring: Any = config.evaluation  # an ExampleEvaluationConfig: run_config.py
         train, validation = (ExampleSet.open(data, part) for part in ("train", "validation"))
-        self.samples: Samples = ExampleSamples(train, config.data.max_length)
-        self.validation = ExampleSamples(validation, config.data.max_length)
+        most = config.data.max_length if getattr(config.model, "reads_history", True) else 0
+        self.samples: Samples = ExampleSamples(train, most)
+        self.validation = ExampleSamples(validation, most)
         if not len(train):
             raise DataError(f"{data.path}: has no training examples; `attnrec inspect {data.path}` tells what is in it")
         task, _, metric = self.measuring.metric.rpartition("/")

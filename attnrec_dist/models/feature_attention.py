@@ -71,6 +71,11 @@ class FeatureAttentionConfig(Section):
         description="share of items and categorical values shown as unseen in training, to learn what that means",
     )
 
+    @property
+    def reads_history(self) -> bool:
+        """False: the loader leaves histories out."""
+        return self.history != "none"
+
 
 class FeatureAttention(nn.Module):
     Config = FeatureAttentionConfig

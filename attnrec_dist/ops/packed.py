@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -13,6 +12,17 @@ from torch import Tensor
 from attnrec_dist.batch import SequenceBatch
 
 Derived = TypeVar("Derived")
+
+
+class derived(Generic[Derived]):
+    """A property of a layout, worked out once. torch.compile traces it; of functools.cached_property it cannot trace the lock."""
+
+    def __init__(self, derive: Callable[[Layout], Derived]):
+        self.derive = derive
+        self.__doc__ = derive.__doc__
+
+    def __get__(self, layout: Layout, owner: type) -> Derived:
+        return layout.once(self.derive)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,23 +47,23 @@ class Layout:
     def device(self) -> torch.device:
         return self.offsets.device
 
-    @cached_property
+    @derived
     def lengths(self) -> Tensor:
         """Tokens of each row, [B] int64."""
         return self.offsets.diff().long()
 
-    @cached_property
+    @derived
     def rows(self) -> Tensor:
         """Row of each token, [T] int64."""
         numbers = torch.arange(self.num_rows, device=self.device)
         return numbers.repeat_interleave(self.lengths, output_size=self.num_tokens)
 
-    @cached_property
+    @derived
     def places(self) -> Tensor:
         """Place of each token in its row, from 0, [T] int64. A padded copy is `grid[rows, places] = x`."""
         return torch.arange(self.num_tokens, device=self.device) - self.offsets.long()[self.rows]
 
-    @cached_property
+    @derived
     def segments(self) -> Tensor:
         """Number of each token's basket in the whole batch, [T] int64, from 0 upwards without gaps."""
         if self.baskets is None:
@@ -62,7 +72,7 @@ class Layout:
         starts[1:] = (self.baskets.diff() != 0) | (self.rows.diff() != 0)
         return starts.cumsum(0) - 1
 
-    @cached_property
+    @derived
     def segment_sizes(self) -> Tensor:
         """Tokens in each basket of the batch, [T] int64; zeros from the last basket on, so that T is the only size asked for."""
         return torch.zeros(self.num_tokens, dtype=torch.int64, device=self.device).index_add_(

@@ -45,13 +45,15 @@ class Clock:
         importlib.import_module("torch._dynamo")  # torch.optim does it at its first use: 70 MiB that are nobody's work
         self.before = self.rss = memory()
         self.steps = self.targets = 0
-        self.wall = self.cpu = 0.0
+        self.wall = self.cpu = self.warm_up = 0.0
+        self.began = time.perf_counter()
 
     def step(self, targets: int) -> None:
         """Called at the end of each step, with the real targets in it."""
         self.steps += 1
         if self.steps == WARM_UP:
             self._wall, self._cpu = time.perf_counter(), time.process_time()
+            self.warm_up = self._wall - self.began
         if self.steps > WARM_UP:
             self.targets += targets
             self.wall, self.cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
@@ -65,6 +67,7 @@ class Clock:
             f"{of}/s": self.targets / self.wall,
             f"{of}/CPU s": self.targets / self.cpu,
             "steps": self.steps - WARM_UP,
+            "warm-up s": self.warm_up,  # from the clock's making to the end of the steps that are not counted
             "ms a step": 1000 * self.wall / (self.steps - WARM_UP),
         }
 
