@@ -1,7 +1,9 @@
-"""torch.compile, by regions: what repeats is compiled once, and what Python decides anew for each batch stays as it is.
+"""torch.compile of a model, where it pays.
 
-Regions are a model's blocks; a model without any is one region. Sizes are symbols from the first step on, because packed batches
-differ in their tokens: so there is one kernel for all of them, and a resumed run uses the kernels of the uninterrupted one.
+Sizes are symbols from the first step on, because batches differ in their tokens: one kernel for all of them, so that a resumed run
+uses the kernels of the uninterrupted one. Blocks of packed self-attention are refused: it runs over groups of rows of one length, so that
+the compiler makes a kernel for each number of groups and never comes to an end (a first step of 50 s on Beauty, and no faster
+ones after it; their feed-forward networks alone gain nothing).
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from attnrec_dist.models.layers import Block
 COMPILERS = ("g++", "clang++")
 
 
-def compile_regions(model: nn.Module, job: Job) -> None:
-    """Has the regions compiled when they are first called. Raises ConfigError where that cannot be."""
+def compile_model(model: nn.Module, job: Job) -> None:
+    """Has the model compiled when it is first called. Raises ConfigError where that cannot be, or would not pay."""
+    if any(isinstance(part, Block) for part in model.modules()):
+        raise ConfigError("train.compile: models with self-attention over histories gain nothing by it; leave it out")
     if job.asked.kind == "zero":
         raise ConfigError(
             "train.compile: DeepSpeed hooks itself into the modules; leave it out, or launch with launch/fsdp2.yaml"
@@ -32,9 +36,7 @@ def compile_regions(model: nn.Module, job: Job) -> None:
             f"train.compile: on a CPU it needs a C++ compiler, and none of {', '.join(COMPILERS)} is there; install one "
             "(apt install g++), name it in the variable CXX, or leave train.compile out"
         )
-    regions: list[nn.Module] = [each for each in model.modules() if isinstance(each, Block)]
-    for region in regions or [model]:
-        region.compile(dynamic=True)
+    model.compile(dynamic=True)
 
 
 def _has_compiler() -> bool:

@@ -15,7 +15,7 @@ from attnrec_dist.data.order import derive_key
 from attnrec_dist.engine import checkpoint
 from attnrec_dist.engine.average import update_average
 from attnrec_dist.engine.checkpoint import Progress
-from attnrec_dist.engine.compiled import compile_regions, eagerly
+from attnrec_dist.engine.compiled import compile_model, eagerly
 from attnrec_dist.engine.guard import not_finite
 from attnrec_dist.engine.optim import learning_rate, make_optimizer, set_learning_rate
 from attnrec_dist.engine.precision import Precision, PrecisionName
@@ -43,7 +43,7 @@ class TrainConfig(Section):
     )
     compile: bool = Field(
         False,
-        description="torch.compile of the model's blocks, or of a model without blocks: faster steps after a minute's wait",
+        description="torch.compile of a ranking model without self-attention over its history: faster steps after a few seconds' wait",
     )
     seed: int = Field(0, description="of initial weights, order and dropout")
     average: float = Field(
@@ -158,7 +158,7 @@ def build(run: Run, found: Path | None) -> Strategy:
     if found:
         checkpoint.load_weights(found, objective)
     if run.config.train.compile:
-        compile_regions(objective.model, run.job)
+        compile_model(objective.model, run.job)
     return spread(run.job, objective, lambda module: make_optimizer(module, run.config.optimizer))
 
 
