@@ -43,7 +43,7 @@ class TrainConfig(Section):
     )
     compile: bool = Field(
         False,
-        description="torch.compile of a ranking model without self-attention over its history: faster steps after a few seconds' wait",
+        description="torch.compile, of ranking models without self-attention over the history: faster steps after some seconds",
     )
     seed: int = Field(0, description="of initial weights, order and dropout")
     average: float = Field(
