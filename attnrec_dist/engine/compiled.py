@@ -1,9 +1,9 @@
 """torch.compile of a model, where it pays.
 
-Sizes are symbols from the first step on, because batches differ in their tokens: one kernel for all of them, so that a resumed run
-uses the kernels of the uninterrupted one. Blocks of packed self-attention are refused: it runs over groups of rows of one length,
-so that the compiler makes a kernel for each number of groups and comes to no end (on Beauty a first step of 50 s and no faster
-ones after it; their feed-forward networks alone gain nothing).
+Sizes are symbols from the first step on, because batches differ in their tokens: one kernel for all of them, so that a resumed
+run uses the kernels of the uninterrupted one. Blocks of packed self-attention are refused: it runs over groups of rows of one
+length, so that the compiler makes a kernel for each number of groups and comes to no end (on Beauty a first step of 50 s and
+no faster ones after it; their feed-forward networks alone gain nothing).
 """
 
 from __future__ import annotations
