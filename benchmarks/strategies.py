@@ -1,7 +1,7 @@
 """The same steps under every strategy, beside a golden loss curve that is kept in git.
 
     python benchmarks/strategies.py --beauty data/beauty --ranking data/quickstart-ranking [--steps 200]
-    python benchmarks/strategies.py ... --write_golden     # after a change that moves the numbers on purpose
+    python benchmarks/strategies.py ... --write_golden ranking     # after a change that moves the numbers on purpose
     python benchmarks/strategies.py ... --runs DIR         # goes on in an earlier attempt's runs
 
 SASRec on Amazon Beauty and feature attention on the bundled log's labelled examples; fp32, no dropout, constant learning
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--beauty", type=Path, required=True, help="attnrec prepare configs/prepare/beauty.yaml")
     parser.add_argument("--ranking", type=Path, required=True, help="attnrec prepare configs/prepare/quickstart-ranking.yaml")
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--write_golden", action="store_true")
+    parser.add_argument("--write_golden", nargs="+", choices=list(TASKS), default=[], help="tasks whose curve is written anew")
     parser.add_argument("--runs", type=Path, help="where the runs are kept (default: nowhere)")
     arguments = parser.parse_args()
     half = arguments.steps // 2
@@ -96,7 +96,7 @@ def main() -> None:
             for task in TASKS:
                 run_dir = (arguments.runs or Path(scratch)).resolve() / f"{row}-{task}"
                 losses = trained(task, row, getattr(arguments, task).resolve(), arguments.steps, run_dir)
-                if row == "single" and arguments.write_golden:
+                if row == "single" and task in arguments.write_golden:
                     write_golden(task, losses)
                 pairs = zip(losses, golden_curve(task)[: arguments.steps], strict=True)
                 apart = [abs(mine / theirs - 1) for mine, theirs in pairs]

@@ -93,7 +93,8 @@ class NumericFields(nn.Module):
         place = self._place(values)
         values = torch.where(self.is_log, values.sign() * values.abs().log1p(), values)
         z = ((values - self.shift_scale[:, :1]) * self.shift_scale[:, 1:]).clamp(-FURTHEST, FURTHEST)
-        return torch.stack([place * known, z * known, known.to(z.dtype), (~known).to(z.dtype)], dim=-1), self.basis
+        coefficients = torch.stack([place * known, z * known, known.to(z.dtype), (~known).to(z.dtype)], dim=-1)
+        return coefficients, self.basis.clone()  # ZeRO 3 takes a module's own weights away when its forward ends
 
     def _place(self, values: Tensor) -> Tensor:
         """The place of each value among the quantiles from -1 (smallest) to 1, linear between the boundaries, [K, B]."""

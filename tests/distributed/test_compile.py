@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from launching import PATIENCE, ROOT, Trial, start
+from launching import Trial
 from test_ranking_runs import config  # noqa: F401  (the tiny ranking run)
 from test_resume import assert_same_run, kill
-from test_strategies import losses
+from test_strategies import losses, trained
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]  # each compiles for half a minute
 FEW = {"train__max_steps": 6, "train__compile": True}
@@ -30,14 +30,7 @@ def test_it_is_the_same_computation_on_two_processes_too(trial: Callable[..., Tr
     alone.run(launcher="plain")
     expected = pytest.approx(losses(eager.run_dir), rel=2e-5, abs=0)
     assert losses(alone.run_dir) == expected
-    arguments = Trial(tmp_path, config, {**EXACT, "train__compile": True}).arguments()[1:]
-    del arguments[1:3]  # its own run directory
-    script = ROOT / "tests" / "distributed" / "scripts" / "strategies.py"
-    plans = ["ddp:ddp:6", "fsdp2:fsdp2:6"]
-    job = start([str(script), str(tmp_path), *plans, "--", *arguments], tmp_path, 2)
-    try:
-        job.wait(timeout=3 * PATIENCE)
-    finally:
-        job.kill()
+    keys = {**EXACT, "train__compile": True}
+    folder = trained(2, tmp_path, config, ["ddp:ddp:6", "fsdp2:fsdp2:6"], keys)
     for name in ("ddp", "fsdp2"):
-        assert losses(tmp_path / name) == expected, name
+        assert losses(folder / name) == expected, name

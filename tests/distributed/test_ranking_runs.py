@@ -12,6 +12,8 @@ import pytest
 import yaml
 from launching import Trial
 from test_resume import assert_same_run, kill
+from test_strategies import losses
+from test_strategies import trained as strategies_trained
 from test_worlds import ONE_MICRO_BATCH, assert_close, samples
 from tiny_examples import add_examples
 
@@ -93,3 +95,19 @@ def test_evaluate_gives_the_same_bytes_on_one_two_and_three_processes(uncut: Tri
     assert tables[0].equals(tables[2])
     assert b"log_loss" in texts[0]
     assert tables[0].num_rows > 2 * 32, "several micro-batches for every rank"
+
+
+@pytest.mark.parametrize("model", ["feature_attention", "target_attention"])
+def test_strategies_are_one_computation(model: str, config: Path, trial: Callable[..., Trial], tmp_path: Path) -> None:
+    """Weights that modules read of one another are where FSDP2 and ZeRO 3 have to be told of them."""
+    keys = {"model__dropout": 0, "model__unseen": 0, "train__max_steps": 4, "train__average": 0}
+    tree = yaml.safe_load(config.read_text())
+    tree["model"] = {"name": model, "width": 8}
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    alone = Trial(tmp_path / "alone", path, keys)
+    alone.directory.mkdir()
+    alone.run(launcher="plain")
+    folder = strategies_trained(2, tmp_path, path, [f"{name}:{name}:4" for name in ("ddp", "fsdp2", "zero2", "zero3")], keys)
+    for name in ("ddp", "fsdp2", "zero2", "zero3"):
+        assert losses(folder / name) == pytest.approx(losses(alone.run_dir), rel=2e-5, abs=0), name

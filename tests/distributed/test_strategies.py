@@ -35,11 +35,11 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return {f"{name}/{key}": value for name, tensors in stored.items() for key, value in tensors.items()}
 
 
-def trained(world: int, folder: Path, config: Path, plans: list[str], **environment: str) -> Path:
+def trained(world: int, folder: Path, config: Path, plans: list[str], keys: dict[str, object] = KEYS, **environment: str) -> Path:
     """The folder with all runs of these plans: scripts/strategies.py."""
     record = folder / f"world-{world}"
     record.mkdir()
-    arguments = Trial(folder, config, KEYS).arguments()[1:]
+    arguments = Trial(folder, config, keys).arguments()[1:]
     del arguments[1:3]  # its own run directory
     script = ROOT / "tests" / "distributed" / "scripts" / "strategies.py"
     job = start([str(script), str(record), *plans, "--", *arguments], record, world, **environment)
