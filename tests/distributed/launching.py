@@ -121,6 +121,7 @@ class Trial:
     config: Path
     overrides: dict[str, Any] = field(default_factory=dict)
     jobs: list[Job] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def run_dir(self) -> Path:
@@ -138,7 +139,7 @@ class Trial:
     def start_command(self, arguments: list[str], world: int = 1, launcher: str = "torchrun", pause_at: str = "") -> Job:
         record = self.directory / f"attempt-{len(self.jobs)}"
         record.mkdir(parents=True)
-        job = start([str(SCRIPT), *arguments], record, world, launcher, PAUSE_AT=pause_at)
+        job = start([str(SCRIPT), *arguments], record, world, launcher, PAUSE_AT=pause_at, **self.environment)
         self.jobs.append(job)
         return job
 
