@@ -34,7 +34,7 @@ ELSEWHERE = {
     "ACCELERATE_DEEPSPEED_ZERO3_INIT": (("false", "none"), "leave zero3_init_flag at false"),
     "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": (("none",), "weights stay on the device: offload_param_device: none"),
     "FSDP_OFFLOAD_PARAMS": (("false", "none"), "weights stay on the device: fsdp_offload_params: false"),
-    "FSDP_ACTIVATION_CHECKPOINTING": (("false", "none"), "leave fsdp_activation_checkpointing at false"),
+    "FSDP_ACTIVATION_CHECKPOINTING": (("false", "none"), "type --train.activation_checkpointing true"),
     "ACCELERATE_DYNAMO_BACKEND": (("no", "none"), "leave dynamo_config out and type --train.compile true"),
 }
 Kind = Literal["plain", "fsdp2", "zero"]

@@ -20,6 +20,7 @@ from attnrec_dist.engine.guard import not_finite
 from attnrec_dist.engine.optim import learning_rate, make_optimizer, set_learning_rate
 from attnrec_dist.engine.precision import Precision, PrecisionName
 from attnrec_dist.engine.profile import StepProfile
+from attnrec_dist.engine.recompute import recompute_blocks
 from attnrec_dist.engine.run import Run
 from attnrec_dist.engine.spread import spread
 from attnrec_dist.engine.strategy import Strategy
@@ -40,6 +41,9 @@ class TrainConfig(Section):
     )
     precision: PrecisionName = Field(
         "fp32", description="bf16, fp16: autocast, weights stay fp32; tf32: fp32 with faster products on a GPU; fp64: for tests"
+    )
+    activation_checkpointing: bool = Field(
+        False, description="blocks compute their inner values again in the backward pass: less memory, a third more arithmetic"
     )
     compile: bool = Field(
         False,
@@ -157,6 +161,8 @@ def build(run: Run, found: Path | None) -> Strategy:
     objective = Objective(*run.task.model_and_loss(), run.job.precision).to(run.world.device, run.job.precision.weight_dtype)
     if found:
         checkpoint.load_weights(found, objective)
+    if run.config.train.activation_checkpointing:
+        recompute_blocks(objective.model)
     if run.config.train.compile:
         compile_model(objective.model, run.job)
     return spread(run.job, objective, lambda module: make_optimizer(module, run.config.optimizer))

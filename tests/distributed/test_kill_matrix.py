@@ -33,7 +33,7 @@ STRATEGIES = ("ddp", "fsdp2", "zero1", "zero2", "zero3")
 PLACES = {  # where -> (pause, who is killed)
     "in a step": ("before_step:6:1", "rank 1"),
     "after an update": ("after_step:9:0", "all"),
-    "while weights are written": ("optimizer:8:1", "all"),
+    "while weights are written": ("optimizer:8:0", "all"),
     "before the checkpoint's marker": ("marker:8:0", "rank 0"),
     "in an evaluation": ("evaluation:6:1", "launcher"),
 }
