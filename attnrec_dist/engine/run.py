@@ -44,6 +44,8 @@ FREE_KEYS = (
     "optimizer.warmup_steps",
     "optimizer.min_lr_ratio",
     "optimizer.clip_norm",
+    "train.activation_checkpointing",
+    "train.compile",
     "train.max_epochs",
     "train.max_hours",
     "train.max_steps",
