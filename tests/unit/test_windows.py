@@ -123,7 +123,7 @@ def test_the_stored_index_numbers_samples_row_by_row(data, config, tmp_path_fact
 @settings(deadline=None, max_examples=60)
 @given(configs(), configs())
 def test_configs_that_differ_in_samples_have_different_keys(one, other):
-    keys = ("basket", "target_events", "max_length", "windows", "context_tokens", "targets")
+    keys = ("basket", "target_events", "max_length", "windows", "context_tokens", "targets", "empty_history")
     same = all(getattr(one, key) == getattr(other, key) for key in keys)
     assert (one.samples_key() == other.samples_key()) == same
     assert one.samples_key() == one.model_copy(update={"workers": 3, "block_size": 7, "path": "elsewhere"}).samples_key()
