@@ -34,9 +34,8 @@ def ranges(starts: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def begun(pieces: Histories) -> Histories:
     """The pieces with a token of no item, a second before the rest, in front of those without input."""
-    empty = np.flatnonzero(pieces.inputs == 0)
-    first = (np.cumsum(pieces.sizes) - pieces.sizes)[empty]
     is_empty = pieces.inputs == 0
+    first = (np.cumsum(pieces.sizes) - pieces.sizes)[is_empty]
     return replace(
         pieces,
         sizes=pieces.sizes + is_empty,

@@ -6,11 +6,7 @@ Cost"). Dropout draws the same again, so losses and gradients are equal to the l
 
 from __future__ import annotations
 
-import functools
-from typing import Any
-
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.models.layers import Block
@@ -24,8 +20,4 @@ def recompute_blocks(model: nn.Module) -> None:
             "train.activation_checkpointing: the model has no blocks of self-attention over histories; leave it out"
         )
     for block in blocks:
-        block.forward = functools.partial(_forward, block, block.forward)  # type: ignore[method-assign]
-
-
-def _forward(block: nn.Module, forward: Any, *arguments: Any) -> Any:
-    return checkpoint(forward, *arguments, use_reentrant=False) if block.training else forward(*arguments)
+        block.recomputed = True

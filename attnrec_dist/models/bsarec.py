@@ -106,8 +106,7 @@ class FilterBlock(Block):
         self.norm_filter = nn.LayerNorm(shape.width)
         self.sqrt_beta = nn.Parameter(torch.randn(shape.width))
 
-    def forward(self, x: Tensor, layout: Layout, response: Tensor) -> Tensor:  # type: ignore[override]
-        """[T, D] -> [T, D]"""
+    def computed(self, x: Tensor, layout: Layout, response: Tensor) -> Tensor:  # type: ignore[override]
         low = low_pass(x, layout, response, self.causal)
         filtered = self.norm_filter(x + self.dropout(low + self.sqrt_beta.square() * (x - low)))
         attended = self.norm_attention(x + self._attend(x, layout))

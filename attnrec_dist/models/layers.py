@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from attnrec_dist.batch import BEGIN, DataSpec, SequenceBatch
 from attnrec_dist.errors import ConfigError, DataError
@@ -106,6 +107,8 @@ class BlockShape:
 class Block(nn.Module):
     """Self-attention, then a pointwise feed-forward network, each with a residual connection and a layer norm."""
 
+    recomputed = False  # in the backward pass: engine/recompute.py
+
     def __init__(self, shape: BlockShape):
         super().__init__()
         if shape.width % shape.heads:
@@ -122,8 +125,14 @@ class Block(nn.Module):
         self.narrow = nn.Linear(shape.feed_forward * shape.width, shape.width)
         self.dropout = nn.Dropout(shape.dropout)
 
-    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+    def forward(self, x: Tensor, *rest: Any) -> Tensor:
         """[T, D] -> [T, D]"""
+        if self.recomputed and self.training:
+            again: Tensor = checkpoint(self.computed, x, *rest, use_reentrant=False)
+            return again
+        return self.computed(x, *rest)
+
+    def computed(self, x: Tensor, layout: Layout) -> Tensor:
         if self.shape.norm == "pre":
             x = x + self._attend(self.norm_attention(x), layout)
             return x + self._feed_forward(self.norm_feed_forward(x))

@@ -106,6 +106,15 @@ def test_strategies_on_two_processes(single: Path, config: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
+def test_activation_checkpointing_changes_nothing(single: Path, config: Path, tmp_path: Path) -> None:
+    keys = {**KEYS, "train__activation_checkpointing": True}
+    names = ("ddp", "fsdp2", "zero2", "zero3")
+    folder = trained(2, tmp_path, config, [f"{name}:{name}:{STEPS}" for name in names], keys)
+    for name in names:
+        assert losses(folder / name) == pytest.approx(losses(single), rel=2e-5, abs=0), name
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [1, 3, 4])
 def test_strategies_on_other_numbers_of_processes(world: int, single: Path, config: Path, tmp_path: Path) -> None:
     strategies = ("fsdp2", "zero1", "zero2", "offload", "zero3", *(["hybrid"] if world == 4 else []))
