@@ -131,12 +131,14 @@ class Watchdog:
                 self._heard[rank] = heard
 
     def _ticks(self) -> Iterator[bool]:
-        """Every second until closed: whether this process had been suspended meanwhile, so that no waiting time counts."""
+        """At once and every second until closed: whether this process had been suspended meanwhile, so that no waiting time
+        counts."""
         before = time.monotonic()
-        while not self._closed.wait(TICK):
+        while not self._closed.is_set():
             now = time.monotonic()
             yield now - before > TICK + STANDSTILL
             before = now
+            self._closed.wait(TICK)
 
     def _described(self, rank: int | None = None, sign: dict[str, Any] | None = None) -> str:
         """A rank as its last sign tells of it, or this one as it is."""

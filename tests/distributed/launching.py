@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from forking import Forked
 from safetensors.torch import load_file
 
 HERE = Path(__file__).parent
@@ -27,7 +28,7 @@ PATIENCE = 90.0  # seconds after which a job counts as hanging
 class Job:
     """A started job: the launcher and all that it has started, wherever in the process tree they went."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | Forked
     token: str
     output: Path
     record: Path
@@ -39,7 +40,8 @@ class Job:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
-                    if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    session = int((entry / "stat").read_text().rpartition(")")[2].split()[3])
+                    if session == self.process.pid or mark in (entry / "environ").read_bytes().split(b"\0"):
                         found.append(int(entry.name))
                 except OSError:
                     continue
@@ -49,6 +51,8 @@ class Job:
         """The process of a rank: that child of the launcher (or the launcher itself) whose environment says so."""
         if rank == 0 and self.record.joinpath("plain").exists():
             return self.process.pid
+        if (named := self.record / f"rank-{rank}.pid").exists():
+            return int(named.read_text())
         for pid in self.pids():
             environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
             if f"RANK={rank}".encode() in environment:
@@ -133,10 +137,10 @@ class Trial:
             words += [f"--{key.replace('__', '.')}", str(value)]
         return words
 
-    def start(self, world: int = 1, launcher: str = "torchrun", pause_at: str = "", **overrides: Any) -> Job:
+    def start(self, world: int = 1, launcher: str = "forked", pause_at: str = "", **overrides: Any) -> Job:
         return self.start_command(self.arguments(**overrides), world, launcher, pause_at)
 
-    def start_command(self, arguments: list[str], world: int = 1, launcher: str = "torchrun", pause_at: str = "") -> Job:
+    def start_command(self, arguments: list[str], world: int = 1, launcher: str = "forked", pause_at: str = "") -> Job:
         record = self.directory / f"attempt-{len(self.jobs)}"
         record.mkdir(parents=True)
         job = start([str(SCRIPT), *arguments], record, world, launcher, PAUSE_AT=pause_at, **self.environment)
@@ -195,21 +199,26 @@ class Trial:
         return found
 
 
-def start(script: list[str], record: Path, world: int = 1, launcher: str = "torchrun", **environment: str) -> Job:
-    """Starts a script: `plain` as it is, under `torchrun`, or under `accelerate` with launch/ddp.yaml."""
-    python = [sys.executable]
-    if launcher == "torchrun":
-        python += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(world)]
-    elif launcher == "accelerate":
-        python += ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / "launch" / "ddp.yaml")]
-        python += ["--num_processes", str(world), "--main_process_port", "0"]
-    else:
-        (record / "plain").touch()
+def start(script: list[str], record: Path, world: int = 1, launcher: str = "forked", **environment: str) -> Job:
+    """Starts a script: `plain` as it is; `forked` under a launcher like torchrun, both forked off a process with all imports done;
+    under the true `torchrun`; under `accelerate` with launch/ddp.yaml."""
     token = uuid.uuid4().hex
     variables = {"OMP_NUM_THREADS": "1", "RECORD_DIR": str(record), TOKEN: token, "CUDA_VISIBLE_DEVICES": "", **environment}
-    output = record / "output.txt"
+    output, everything = record / "output.txt", os.environ | variables
+    if launcher in ("plain", "forked"):
+        if launcher == "plain":
+            (record / "plain").touch()
+        ranks = 0 if launcher == "plain" else world
+        forked = Forked(script=script, world=ranks, environment=dict(everything), folder=str(ROOT), output=str(output))
+        return Job(forked, token, output, record)
+    python = [sys.executable, "-m"]
+    if launcher == "torchrun":
+        python += ["torch.distributed.run", "--standalone", "--nproc_per_node", str(world)]
+    else:
+        python += ["accelerate.commands.launch", "--config_file", str(ROOT / "launch" / "ddp.yaml")]
+        python += ["--num_processes", str(world), "--main_process_port", "0"]
     with open(output, "w") as file:
         process = subprocess.Popen(
-            python + script, cwd=ROOT, env=os.environ | variables, stdout=file, stderr=file, start_new_session=True, text=True
+            python + script, cwd=ROOT, env=everything, stdout=file, stderr=file, start_new_session=True, text=True
         )
     return Job(process, token, output, record)

@@ -66,7 +66,7 @@ def test_a_second_job_is_refused_while_the_first_one_runs(trial: Callable[..., T
 
 def test_ranks_that_outlive_their_launcher_keep_the_lock(trial: Callable[..., Trial], whole: Callable[[int], Trial]) -> None:
     orphaned = trial()
-    job = orphaned.start(2, pause_at="before_step:9:1")
+    job = orphaned.start(2, launcher="torchrun", pause_at="before_step:9:1")
     job.wait_paused()
     job.signal(signal.SIGKILL)
     job.process.wait()

@@ -32,7 +32,7 @@ KILLS = {
 
 def kill(trial: Trial, world: int, pause_at: str, victim: str) -> None:
     last = str(world - 1)
-    job = trial.start(world, launcher="plain" if world == 1 else "torchrun", pause_at=pause_at.replace("last", last))
+    job = trial.start(world, launcher="plain" if world == 1 else "forked", pause_at=pause_at.replace("last", last))
     job.wait_paused()
     if victim == "all" or world == 1:
         job.kill()

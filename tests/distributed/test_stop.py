@@ -70,7 +70,7 @@ def test_stopped_before_and_within_an_evaluation_it_is_done_by_the_next_job(
 
 def test_sigterm_to_the_launcher(trial: Callable[..., Trial], whole: Callable[[int], Trial]) -> None:
     stopped = trial()
-    job = stopped.start(3, pause_at="before_step:9:2")
+    job = stopped.start(3, launcher="torchrun", pause_at="before_step:9:2")
     job.wait_paused()
     job.signal(signal.SIGTERM)
     job.wait_for(lambda: "closing signal SIGTERM" in job.text(), "the launcher's signal to its ranks")
