@@ -200,7 +200,7 @@ class Trial:
 
 
 def start(script: list[str], record: Path, world: int = 1, launcher: str = "forked", **environment: str) -> Job:
-    """Starts a script: `plain` as it is; `forked` under a launcher like torchrun, both forked off a process with all imports done;
+    """Starts a script: `plain` as it is; `forked` under a launcher like torchrun, both forked off one with all imports done;
     under the true `torchrun`; under `accelerate` with launch/ddp.yaml."""
     token = uuid.uuid4().hex
     variables = {"OMP_NUM_THREADS": "1", "RECORD_DIR": str(record), TOKEN: token, "CUDA_VISIBLE_DEVICES": "", **environment}
