@@ -59,13 +59,17 @@ def until(run: Run, curve: protocol.Curve) -> None:
     """Trains as far as the curve asks, without checkpoints."""
 
     def validate(objective, progress, bar) -> bool:
-        model = objective.model
-        if curve.point(lambda: evaluate(model, run.views, run.config.evaluation, run.world).flat()["next_basket/new/ndcg@10"]):
+        def measured() -> float:
+            found = run.task.validate(objective.model, lambda: None)
+            return found.values["next_basket/new/ndcg@10"]
+
+        progress.owes_evaluation = False
+        if curve.point(measured):
             progress.finished = "reached"
         return False
 
     run.validate = validate  # type: ignore[method-assign]
-    engine.save = lambda *_: None
+    engine.save = lambda *_: False
     engine.train(run)
     curve.report()
 
@@ -79,11 +83,17 @@ def watched(run: Run, clock: protocol.Clock) -> torch.nn.Module:
         clock.step(batch.targets)
 
     Run.log = logged  # type: ignore[method-assign]
-    engine.save = lambda run, progress, objective, optimizer: kept.append(objective)
-    run.validate = lambda *_: False  # type: ignore[method-assign]
+    engine.save = lambda run, progress, strategy: kept.append(strategy)
+    run.validate = unmeasured  # type: ignore[method-assign]
     engine.train(run)
     Run.log, engine.save = log, save  # type: ignore[method-assign]
-    return kept[-1].model
+    with kept[-1].whole(average=True) as objective:
+        return objective.model
+
+
+def unmeasured(objective, progress, bar) -> bool:
+    progress.owes_evaluation = False
+    return False
 
 
 def users_a_second(model: torch.nn.Module, run: Run) -> float:
