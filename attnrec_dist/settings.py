@@ -287,3 +287,14 @@ def to_yaml(section: Section) -> str:
 
 def _kind(value: Any) -> str:
     return {type(None): "nothing", list: "a list", str: "text"}.get(type(value), type(value).__name__)
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"train": {"seed": 1}} -> {"train.seed": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

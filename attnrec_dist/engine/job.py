@@ -33,7 +33,8 @@ def run_training(config: RunConfig, run_dir: RunDir) -> int:
     """Trains to the end or to a stop request, and says so on rank 0; the file STOP, once obeyed, is removed."""
     run = start(config, run_dir)
     run.stop.listen()
-    with run.watchdog:
+    run.metrics.open_trackers(config)
+    with contextlib.closing(run.metrics), run.watchdog:
         code, progress = train(run)
     if run.world.is_main:
         with contextlib.suppress(OSError):

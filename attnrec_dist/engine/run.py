@@ -22,11 +22,12 @@ from attnrec_dist.engine.join import Job, join
 from attnrec_dist.engine.precision import LossScaler
 from attnrec_dist.engine.preemption import StopRequest
 from attnrec_dist.engine.task import Task, make_task
+from attnrec_dist.engine.trackers import require
 from attnrec_dist.engine.tracking import Metrics, ProgressBar
 from attnrec_dist.engine.watchdog import Watchdog
 from attnrec_dist.errors import ConfigError, RunDirError, StopRequested
 from attnrec_dist.run_dir import RunDir, write_whole
-from attnrec_dist.settings import build, read_yaml, to_yaml
+from attnrec_dist.settings import build, flatten, read_yaml, to_yaml
 
 if TYPE_CHECKING:
     from attnrec_dist.run_config import RunConfig
@@ -171,6 +172,7 @@ def start(config: RunConfig, run_dir: RunDir) -> Run:
             f"train.global_batch_size: {config.train.global_batch_size} samples cannot be dealt to {world.size} processes; "
             f"type --train.global_batch_size {world.size} or more"
         )
+    world.on_main(lambda: require(config.tracking.trackers))
     world.on_main(lambda: claim(run_dir, config))
     data = open_data(config, world)
     task = make_task(config, data, run_dir, world)
@@ -184,7 +186,7 @@ def start(config: RunConfig, run_dir: RunDir) -> Run:
         data=data,
         task=task,
         steps=Steps(task.samples, config.data, order, Share(world.rank, world.size, train.micro_batch_tokens)),
-        metrics=Metrics(run_dir.metrics, config.tracking.tensorboard, world.is_main),
+        metrics=Metrics(run_dir.metrics, world.is_main),
         stop=StopRequest(run_dir.stop, train.max_hours),
         watchdog=Watchdog(config.watchdog, world, lambda why: run_dir.write_status("fault", int(run_dir.status()["step"]), why)),
         max_steps=last_step(config, order),
@@ -256,14 +258,3 @@ def started_with(run_dir: RunDir, config: RunConfig) -> dict[str, Any]:
         return build(type(config), tree, str(run_dir.config)).model_dump(mode="json")
     except ConfigError:  # of another model or loss, or with keys that are no more
         return tree
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"train": {"seed": 1}} -> {"train.seed": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -1,8 +1,7 @@
-"""What a run tells, on rank 0: metrics.jsonl, TensorBoard (extra), a progress bar or, without a terminal, plain lines."""
+"""What a run tells, on rank 0: metrics.jsonl, trackers (trackers.py), a progress bar or, without a terminal, plain lines."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import sys
@@ -15,9 +14,10 @@ from typing import Any, TypeVar
 from pydantic import Field
 from torch import Tensor
 
-from attnrec_dist.errors import FaultError, MissingExtraError, StorageError
+from attnrec_dist.engine.trackers import Tracker, open_trackers
+from attnrec_dist.errors import FaultError, StorageError
 from attnrec_dist.run_dir import write_whole
-from attnrec_dist.settings import Section
+from attnrec_dist.settings import Section, flatten
 
 PLAIN_LINE_SECONDS = 10.0
 T = TypeVar("T")
@@ -27,21 +27,28 @@ class TrackingConfig(Section):
     profile_steps: int = Field(
         0, ge=0, description="steps to profile, a few after the start of a job, into RUN_DIR/profile; --profile: 10"
     )
-    tensorboard: bool = Field(False, description="write TensorBoard files into the run directory (extra: tensorboard)")
+    tensorboard: bool = Field(False, description="TensorBoard files in the run directory as well (extra: tensorboard)")
+    wandb: bool = Field(False, description="Weights & Biases as well (extra: wandb; where to: WANDB_MODE, WANDB_API_KEY)")
+    mlflow: bool = Field(False, description="MLflow as well (extra: mlflow; where to: MLFLOW_TRACKING_URI)")
+    project: str = Field("attnrec_dist", min_length=1, description="the project of W&B, the experiment of MLflow")
     log_every: int = Field(
         10,
         ge=1,
         description="on a GPU: steps between looks at the losses and at stop requests; every step is logged all the same",
     )
 
+    @property
+    def trackers(self) -> list[str]:
+        return [name for name in ("tensorboard", "wandb", "mlflow") if getattr(self, name)]
+
 
 class Metrics:
     """One JSON object a line. Values may be tensors on the device: they are read when lines are written, not before."""
 
-    def __init__(self, path: Path, tensorboard: bool, active: bool):
+    def __init__(self, path: Path, active: bool):
         self.path, self.active = path, active
+        self.trackers: list[Tracker] = []
         self._waiting: list[dict[str, Any]] = []
-        self._board = _summary_writer(path.parent / "tensorboard") if active and tensorboard else None
 
     def cut_back(self, step: int, evaluated: bool = True) -> float:
         """Drops what was logged after the step that a resumed run starts from, and that step's evaluation if it is to be done.
@@ -77,7 +84,8 @@ class Metrics:
                     file.write("".join(json.dumps(line) + "\n" for line in lines))
             except OSError as error:
                 raise StorageError.of(error, f"writing {self.path}") from None
-            self._to_board(lines)
+            for tracker in self.trackers:
+                tracker.log(lines)
         for line in lines:
             if not math.isfinite(line.get("loss", 0.0)):
                 raise FaultError(
@@ -85,27 +93,17 @@ class Metrics:
                     "lower --optimizer.lr or set --optimizer.clip_norm 1.0, and run again"
                 )
 
-    def _to_board(self, lines: list[dict[str, Any]]) -> None:
-        """metrics.jsonl has it all, so a tracker that fails is left out from then on."""
-        if self._board is None:
-            return
-        try:
-            for line in lines:
-                for key, value in line.items():
-                    if key != "step" and isinstance(value, int | float):
-                        self._board.add_scalar(key if "/" in key else f"train/{key}", value, line["step"])
-            self._board.flush()
-        except Exception as error:  # whatever a tracker's library raises
-            self._board = None
-            print(f"attnrec: tracking.tensorboard: {error}; training goes on without it", file=sys.stderr, flush=True)
+    def open_trackers(self, config: Section) -> None:
+        """Those that the run's configuration asks for, on rank 0."""
+        asked: TrackingConfig = config.tracking  # type: ignore[attr-defined]
+        if self.active:
+            self.trackers = open_trackers(
+                asked.trackers, self.path.parent, asked.project, flatten(config.model_dump(mode="json"))
+            )
 
-
-def _summary_writer(directory: Path) -> Any:
-    try:
-        module = importlib.import_module("torch.utils.tensorboard")
-    except ImportError:
-        raise MissingExtraError("tensorboard", "tensorboard", "tracking.tensorboard") from None
-    return module.SummaryWriter(str(directory))
+    def close(self) -> None:
+        for tracker in self.trackers:
+            tracker.close()
 
 
 class Waiting:

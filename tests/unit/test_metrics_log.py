@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -13,7 +12,7 @@ import torch
 
 from attnrec_dist.engine.preemption import SIGNALS, StopRequest
 from attnrec_dist.engine.tracking import Metrics, ProgressBar
-from attnrec_dist.errors import FaultError, MissingExtraError, StopRequested, StorageError
+from attnrec_dist.errors import FaultError, StopRequested, StorageError
 
 
 def lines_of(path) -> list[dict]:
@@ -22,7 +21,7 @@ def lines_of(path) -> list[dict]:
 
 @pytest.fixture
 def metrics(tmp_path):
-    return Metrics(tmp_path / "metrics.jsonl", tensorboard=False, active=True)
+    return Metrics(tmp_path / "metrics.jsonl", active=True)
 
 
 def test_lines_wait_for_a_flush_and_are_written_once(metrics):
@@ -90,7 +89,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_is_on_record(metrics, value)
 
 
 def test_other_ranks_write_nothing_but_notice_a_bad_loss(tmp_path):
-    silent = Metrics(tmp_path / "metrics.jsonl", tensorboard=False, active=False)
+    silent = Metrics(tmp_path / "metrics.jsonl", active=False)
     silent.log(1, loss=1.0)
     silent.flush()
     silent.cut_back(0)
@@ -107,24 +106,6 @@ def test_a_full_disk_is_told(metrics):
     metrics.log(1, loss=1.0)
     with pytest.raises(StorageError, match="free some space and run the same command again"):
         metrics.flush()
-
-
-def test_tensorboard_gets_the_same_numbers_or_says_what_to_install(tmp_path):
-    if importlib.util.find_spec("tensorboard") is None:
-        with pytest.raises(MissingExtraError, match=r"pip install 'attnrec_dist\[tensorboard\]'"):
-            Metrics(tmp_path / "metrics.jsonl", tensorboard=True, active=True)
-        return
-    metrics = Metrics(tmp_path / "metrics.jsonl", tensorboard=True, active=True)
-    metrics.log(3, loss=torch.tensor(0.5), **{"eval/ndcg@10": 0.25})
-    metrics.flush()
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    board = EventAccumulator(str(tmp_path / "tensorboard"))
-    board.Reload()
-    assert {tag: [(each.step, each.value) for each in board.Scalars(tag)] for tag in board.Tags()["scalars"]} == {
-        "train/loss": [(3, 0.5)],
-        "eval/ndcg@10": [(3, 0.25)],
-    }
 
 
 def test_without_a_terminal_progress_is_plain_lines(capsys, monkeypatch):

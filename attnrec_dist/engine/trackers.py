@@ -1,0 +1,121 @@
+"""TensorBoard, Weights & Biases and MLflow beside metrics.jsonl: Accelerate's trackers, each in a thread of its own, so that a
+server that is slow, or gone, holds up no step and ends no training.
+
+A run that goes on goes on in the same run of its tracker: RUN_DIR/wandb.id and RUN_DIR/mlflow.id keep its name. Where to is said
+as these libraries have it, by WANDB_MODE, WANDB_API_KEY, MLFLOW_TRACKING_URI and so on, so nothing of it comes into config.yaml.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import queue
+import sys
+import threading
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, WandBTracker
+
+from attnrec_dist.errors import MissingExtraError
+from attnrec_dist.run_dir import write_whole
+
+PATIENCE = 30.0  # seconds that the end of a job waits for what a tracker has not yet taken
+Line = dict[str, Any]
+
+
+def require(names: list[str]) -> None:
+    """Raises MissingExtraError for a tracker that is not installed."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise MissingExtraError(name, name, f"tracking.{name}")
+
+
+class Tracker:
+    """Takes lines at once and passes them on when it can; what fails is told once, and the tracker left out from then on."""
+
+    def __init__(self, name: str, opened: Callable[[], GeneralTracker]):
+        self.name = name
+        self._opened = opened
+        self._lines: queue.SimpleQueue[list[Line] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._pass_on, name=name, daemon=True)
+        self._thread.start()
+
+    def log(self, lines: list[Line]) -> None:
+        """Each a step with its values."""
+        self._lines.put(lines)
+
+    def close(self) -> None:
+        self._lines.put(None)
+        self._thread.join(PATIENCE)
+        if self._thread.is_alive():
+            self._say(f"has not taken everything within {PATIENCE:.0f} s; metrics.jsonl has it all")
+
+    def _pass_on(self) -> None:
+        try:
+            tracker = self._opened()
+            while (lines := self._lines.get()) is not None:
+                for line in lines:
+                    tracker.log(self._values(line), step=None if self.name == "wandb" else line["step"])
+            tracker.finish()
+        except BaseException as error:  # whatever a tracker's library raises
+            self._say(f"{' '.join(str(error).split()) or type(error).__name__}; training goes on without it")
+
+    def _values(self, line: Line) -> Line:
+        """The line as this tracker takes it."""
+        named = {
+            key if "/" in key else f"train/{key}": value
+            for key, value in line.items()
+            if key != "step" and isinstance(value, int | float)
+        }
+        if self.name == "mlflow":
+            return {key.replace("@", "_at_"): value for key, value in named.items()}  # it takes no @
+        if self.name == "wandb":  # a step of its own only grows; a resumed run comes to the same steps again
+            return {**named, "step": line["step"]}
+        return named
+
+    def _say(self, what: str) -> None:
+        print(f"attnrec: tracking.{self.name}: {what}", file=sys.stderr, flush=True)
+
+
+def open_trackers(names: list[str], run_dir: Path, project: str, config: Line) -> list[Tracker]:
+    """One Tracker a name; `config` is the flat configuration, which a new run of a tracker starts with."""
+    made = {
+        "tensorboard": lambda: _started(TensorBoardTracker("tensorboard", run_dir)),
+        "wandb": lambda: _wandb(run_dir, project, config),
+        "mlflow": lambda: _mlflow(run_dir, project, config),
+    }
+    return [Tracker(name, made[name]) for name in names]
+
+
+def _started(tracker: GeneralTracker) -> GeneralTracker:
+    tracker.start()
+    return tracker
+
+
+def _wandb(run_dir: Path, project: str, config: Line) -> GeneralTracker:
+    import wandb
+
+    kept = run_dir / "wandb.id"
+    known = kept.exists()
+    if not known:
+        write_whole(kept, uuid.uuid4().hex)
+    quiet = wandb.Settings(console="off", disable_git=True, save_code=False)  # no address of a repository leaves the machine
+    where = {"id": kept.read_text(), "resume": "allow", "name": run_dir.name, "dir": str(run_dir), "settings": quiet}
+    tracker = _started(WandBTracker(project, **where))
+    tracker.tracker.define_metric("step")
+    tracker.tracker.define_metric("*", step_metric="step")
+    if not known:
+        tracker.store_init_configuration(config)
+    return tracker
+
+
+def _mlflow(run_dir: Path, project: str, config: Line) -> GeneralTracker:
+    kept = run_dir / "mlflow.id"
+    if kept.exists():
+        return _started(MLflowTracker(project, run_id=kept.read_text()))
+    tracker = _started(MLflowTracker(project, run_name=run_dir.name))
+    write_whole(kept, tracker.tracker.info.run_id)
+    tracker.store_init_configuration(config)
+    return tracker

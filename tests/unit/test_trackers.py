@@ -1,0 +1,162 @@
+"""TensorBoard, W&B (offline) and MLflow (files) get what metrics.jsonl has, go on in the same run, and never end a training."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from attnrec_dist.engine import trackers
+from attnrec_dist.engine.tracking import Metrics
+from attnrec_dist.errors import MissingExtraError
+
+TRACKERS = ("tensorboard", "wandb", "mlflow")
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlflow").as_uri())
+
+
+def in_tensorboard(run: Path) -> list[dict[str, list[tuple[int, float]]]]:
+    """For each run that the tracker knows: {name: [(step, value), ...]}."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(run / "tensorboard"))
+    board.Reload()
+    return [{tag: [(each.step, each.value) for each in board.Scalars(tag)] for tag in board.Tags()["scalars"]}]
+
+
+def in_wandb(run: Path) -> list[dict[str, list[tuple[int, float]]]]:
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    found: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for file in sorted((run / "wandb").glob("offline-run-*/*.wandb")):
+        values = found.setdefault(file.stem, {})
+        for data in records(file.read_bytes()):
+            record = Record.FromString(data)
+            line = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+            for key, value in line.items():
+                if "/" in key:
+                    values.setdefault(key, []).append((line["step"], value))
+    return list(found.values())
+
+
+def records(data: bytes) -> Iterator[bytes]:
+    """In LevelDB's log format: blocks of 32 KiB; in them checksum, length, type (1 whole, 2 to 4 parts), data."""
+    place, parts = 7, b""  # after the file's own header
+    while place + 7 <= len(data):
+        left = 2**15 - place % 2**15
+        if left < 7:
+            place += left
+            continue
+        length, kind = struct.unpack_from("<HB", data, place + 4)
+        parts += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):
+            yield parts
+            parts = b""
+
+
+def in_mlflow(run: Path) -> list[dict[str, list[tuple[int, float]]]]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    (experiment,) = client.search_experiments(filter_string="name = 'attnrec_dist'")
+    found = []
+    for each in client.search_runs([experiment.experiment_id]):
+        names = each.data.metrics
+        history = {name: client.get_metric_history(each.info.run_id, name) for name in names}
+        found.append({name.replace("_at_", "@"): [(at.step, at.value) for at in points] for name, points in history.items()})
+    return found
+
+
+READ = {"tensorboard": in_tensorboard, "wandb": in_wandb, "mlflow": in_mlflow}
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_training_that_goes_on_goes_on_in_the_same_run(name, trained, attnrec, tmp_path):
+    pytest.importorskip(name)
+    run = tmp_path / "run"
+    options = ["--run_dir", run, "--data", trained.data, f"--tracking.{name}", "true"]
+    done = attnrec("train", trained.run_yaml, *options, "--train.max_steps", "4")
+    assert done.code == 0, done.err
+    done = attnrec("train", trained.run_yaml, *options)
+    assert done.code == 0, done.err
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    found = READ[name](run)
+    joined: dict[str, dict[int, float]] = {}
+    for each in found:
+        for key, points in each.items():
+            joined.setdefault(key, {}).update(points)
+    assert name != "mlflow" or len(found) == 1
+    assert name != "wandb" or {file.stem for file in run.glob("wandb/offline-run-*/*.wandb")} == {
+        f"run-{(run / 'wandb.id').read_text()}"
+    }
+    assert joined["train/loss"] == pytest.approx({line["step"]: line["loss"] for line in lines if "loss" in line})
+    measured = "eval/next_basket/all/ndcg@10"
+    assert joined[measured] == pytest.approx({line["step"]: line[measured] for line in lines if measured in line})
+
+
+def test_one_that_is_not_installed_is_told_before_anything_is_made(trained, attnrec, tmp_path, monkeypatch):
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"tracking.wandb needs the package wandb: pip install 'attnrec_dist\[wandb\]'"):
+        trackers.require(["wandb"])
+    done = attnrec("train", trained.run_yaml, "--run_dir", tmp_path / "run", "--data", trained.data, "--tracking.mlflow", "true")
+    assert done.code == 2
+    assert "pip install 'attnrec_dist[mlflow]'" in done.err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("place", ["start", "log"])
+def test_one_that_cannot_be_reached_is_told_once_and_left_out(place, trained, attnrec, tmp_path, monkeypatch):
+    def unreachable(*arguments, **more):
+        raise OSError(113, "No route to host")
+
+    monkeypatch.setattr(trackers.TensorBoardTracker, place, unreachable)
+    options = ["--run_dir", tmp_path / "run", "--data", trained.data, "--tracking.tensorboard", "true"]
+    done = attnrec("train", trained.run_yaml, *options)
+    assert done.code == 0, done.err
+    assert done.err.count("No route to host") == 1
+    assert "training goes on without it" in done.err
+    losses = [json.loads(line).get("loss") for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert losses == [json.loads(line).get("loss") for line in (trained.run / "metrics.jsonl").read_text().splitlines()]
+
+
+class Slow(trackers.GeneralTracker):
+    name, requires_logging_directory = "slow", False
+
+    def __init__(self):
+        self.taken = []
+
+    def log(self, values, step=None, **more):
+        time.sleep(0.1)
+        self.taken.append((step, values))
+
+    def finish(self):
+        self.taken.append("finished")
+
+
+def test_one_that_is_slow_holds_nothing_up(tmp_path, capsys, monkeypatch):
+    slow = Slow()
+    metrics = Metrics(tmp_path / "metrics.jsonl", active=True)
+    metrics.trackers = [trackers.Tracker("tensorboard", lambda: slow)]
+    began = time.monotonic()
+    for step in range(5):
+        metrics.log(step, loss=float(step), note="a word is no figure")
+        metrics.flush()
+    assert time.monotonic() - began < 0.3
+    metrics.close()
+    assert slow.taken == [*((step, {"train/loss": float(step)}) for step in range(5)), "finished"]
+    monkeypatch.setattr(trackers, "PATIENCE", 0.05)
+    metrics.trackers = [trackers.Tracker("tensorboard", Slow)]
+    metrics.log(9, loss=0.0)
+    metrics.flush()
+    metrics.close()
+    assert "metrics.jsonl has it all" in capsys.readouterr().err
