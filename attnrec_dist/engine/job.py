@@ -36,6 +36,7 @@ def run_training(config: RunConfig, run_dir: RunDir) -> int:
     run.metrics.open_trackers(config)
     with contextlib.closing(run.metrics), run.watchdog:
         code, progress = train(run)
+        told = run.figures.tell(run_dir.path / "figures.json") if run.figures.steps else []
     if run.world.is_main:
         with contextlib.suppress(OSError):
             run_dir.stop.unlink(missing_ok=True)
@@ -45,6 +46,8 @@ def run_training(config: RunConfig, run_dir: RunDir) -> int:
             run.say(f"stopped at step {progress.step} ({reason}); the same command goes on from there")
         else:
             run_dir.write_status("done", progress.step, progress.finished)
+            for line in told:
+                run.say(line)
             run.say(f"{progress.seconds:,.0f} s of training, goodput {progress.goodput:.1%}: the rest are starts and lost steps")
             run.say(f"done at step {progress.step}; next: attnrec evaluate {run_dir.path}")
     run.job.close()

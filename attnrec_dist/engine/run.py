@@ -18,6 +18,7 @@ from attnrec_dist.data.samples import Samples
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.distributed import World
 from attnrec_dist.engine.checkpoint import Progress, put_asides_back
+from attnrec_dist.engine.figures import Figures
 from attnrec_dist.engine.join import Job, join
 from attnrec_dist.engine.precision import LossScaler
 from attnrec_dist.engine.preemption import StopRequest
@@ -69,6 +70,7 @@ class Run:
     task: Task
     steps: Steps
     metrics: Metrics
+    figures: Figures
     stop: StopRequest
     watchdog: Watchdog
     max_steps: int
@@ -187,6 +189,7 @@ def start(config: RunConfig, run_dir: RunDir) -> Run:
         task=task,
         steps=Steps(task.samples, config.data, order, Share(world.rank, world.size, train.micro_batch_tokens)),
         metrics=Metrics(run_dir.metrics, world.is_main),
+        figures=Figures(world, train.precision, config.tracking.peak_tflops),
         stop=StopRequest(run_dir.stop, train.max_hours),
         watchdog=Watchdog(config.watchdog, world, lambda why: run_dir.write_status("fault", int(run_dir.status()["step"]), why)),
         max_steps=last_step(config, order),

@@ -16,6 +16,7 @@ from attnrec_dist.engine import checkpoint
 from attnrec_dist.engine.average import update_average
 from attnrec_dist.engine.checkpoint import Progress
 from attnrec_dist.engine.compiled import compile_model, eagerly
+from attnrec_dist.engine.figures import Flops
 from attnrec_dist.engine.guard import not_finite
 from attnrec_dist.engine.optim import learning_rate, make_optimizer, set_learning_rate
 from attnrec_dist.engine.precision import Precision, PrecisionName
@@ -70,6 +71,7 @@ def train(run: Run) -> tuple[ExitCode, Progress]:
         return ExitCode.DONE, progress
     strategy.warm_up(run.steps.micro_batch(torch.tensor([PADDING]).numpy()))
     started, targets = time.monotonic() - progress.seconds, 0
+    run.figures.begin()
     progress.lost_seconds += time.monotonic() - run.began
     waiting, traces, traced = Waiting(), run.run_dir.path / "profile", run.config.tracking.profile_steps
     with (
@@ -84,6 +86,8 @@ def train(run: Run) -> tuple[ExitCode, Progress]:
             loss, stop = train_step(run, strategy, batch)
             progress.step += 1
             update_average(strategy.optimizer, run.config.train.average, progress.step)
+            run.figures.step(batch)
+            run.figures.seconds["data"] += waiting.last
             progress.seconds = time.monotonic() - started
             targets += batch.targets * run.world.size
             run.log(progress, loss, rate, batch, strategy.scaler, waiting.last)
@@ -111,7 +115,8 @@ def train_step(run: Run, strategy: Strategy, batch: GlobalBatch) -> tuple[Tensor
     for place, micro in enumerate(batch.micro_batches):
         seed_generators(run.config.train.seed, batch.step, place, run.world.rank)
         with strategy.accumulating(last=place + 1 == len(batch.micro_batches)):
-            loss_sum, _ = strategy(micro.to(run.world.device))
+            with run.figures.timed("forward"):
+                loss_sum, _ = strategy(micro.to(run.world.device))
             strategy.backward(loss_sum, batch.target_weight)
         losses.append(loss_sum.detach())
     norm = strategy.gradient_norm()
@@ -133,9 +138,11 @@ def round_off(run: Run, strategy: Strategy, progress: Progress, bar: ProgressBar
 
     A stop request comes before the evaluation and cuts it short; the checkpoint then tells that the next job has to do it.
     """
-    improved = progress.owes_evaluation and not stopping and validate(run, strategy, progress, bar)
+    with run.figures.timed("evaluation"):
+        improved = progress.owes_evaluation and not stopping and validate(run, strategy, progress, bar)
     if stopping or improved or progress.owes_evaluation or run.checkpoint_due(progress):
-        stopping = save(run, progress, strategy) or stopping
+        with run.figures.timed("saving"):
+            stopping = save(run, progress, strategy) or stopping
     if progress.finished:
         bar.say(f"stopped: {progress.finished}")
     return stopping or bool(progress.finished)
@@ -165,6 +172,7 @@ def build(run: Run, found: Path | None) -> Strategy:
         recompute_blocks(objective.model)
     if run.config.train.compile:
         compile_model(objective.model, run.job)
+    run.figures.flops = Flops.of(objective.model, getattr(run.config.loss, "negatives", None))
     return spread(run.job, objective, lambda module: make_optimizer(module, run.config.optimizer))
 
 

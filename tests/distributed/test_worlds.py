@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Callable
 
@@ -90,3 +91,7 @@ def test_data_parallelism_is_one_process(plain: Callable[..., Trial], trial: Cal
     two.run(2, launcher="accelerate")
     assert_close(two, plain("fp64"), 1e-10)
     assert two.curve()[-1][0] == 28
+    figures = json.loads((two.run_dir / "figures.json").read_text())
+    assert (figures["processes"], figures["steps"]) == (2, 28)
+    assert figures["slowest rank"] in (0, 1)
+    assert "ms a step behind the median" in two.jobs[0].text()
