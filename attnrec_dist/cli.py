@@ -182,6 +182,7 @@ def _add_past(commands: Any) -> None:
     replay = _command(commands, "replay", "what a step of a run trained on", past_command)
     replay.add_argument("--step", type=int, metavar="N", help="as metrics.jsonl counts, from 1 (required)")
     replay.add_argument("--output", type=Path, help="write the answer to this JSON file too")
+    replay.add_argument("--recompute", action="store_true", help="compute its loss again, from the newest checkpoint before it")
     for command in (when, replay):
         command.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
         command.add_argument("--data", help="the data set, instead of the run's data.path")
@@ -398,7 +399,8 @@ def past_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     if arguments.command == "when":
         tell_user(reopen(run, config), _required(arguments.user, "--user ID", "when"))
     else:
-        tell_step(reopen(run, config), _required(arguments.step, "--step N", "replay"), arguments.output)
+        step, again = _required(arguments.step, "--step N", "replay"), arguments.recompute
+        tell_step(reopen(run, config, joined=again), step, arguments.output, again)
     return ExitCode.DONE
 
 

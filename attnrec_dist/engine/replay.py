@@ -1,4 +1,4 @@
-"""`attnrec when` and `attnrec replay`: which steps trained on a customer, and what a step trained on.
+"""`attnrec when` and `attnrec replay`: which steps trained on a customer, what a step trained on, and its loss computed again.
 
 Nothing was recorded for it: the order is arithmetic, and it has an inverse. Steps are numbered as in metrics.jsonl, from 1.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,14 @@ import numpy as np
 import torch
 
 from attnrec_dist.batch import Batch
-from attnrec_dist.data.loader import Share, Steps
+from attnrec_dist.data.loader import Share, Steps, batches
 from attnrec_dist.data.order import slots_of
-from attnrec_dist.data.shards import DataSet
 from attnrec_dist.distributed import World
-from attnrec_dist.engine.run import last_step, make_order, open_data
-from attnrec_dist.engine.task import make_task
+from attnrec_dist.engine.checkpoint import load
+from attnrec_dist.engine.join import Job, join
+from attnrec_dist.engine.precision import Precision
+from attnrec_dist.engine.run import Run, assemble
+from attnrec_dist.engine.train import build, update
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.run_dir import RunDir, verify, write_whole
 
@@ -31,28 +33,20 @@ if TYPE_CHECKING:
 EVERYTHING = 2**62  # tokens of a micro-batch: the whole global batch in one
 
 
-@dataclass
-class Past:
-    """A run's samples and their order, opened again."""
+def reopen(run_dir: RunDir, config: RunConfig, joined: bool = False) -> Run:
+    """A run's samples, their order and, where it is `joined`, the device it computes on; nothing of it is written.
 
-    run_dir: RunDir
-    data: DataSet
-    steps: Steps
-    last: int
-
-
-def reopen(run_dir: RunDir, config: RunConfig) -> Past:
-    """Raises UserError, also where the data set is not the one that the run was trained on."""
-    world = World()
-    data = open_data(config, world)
+    Raises UserError, also where the data set is not the one that the run was trained on.
+    """
+    precision, timeout = config.train.precision, config.train.timeout
+    job = join(precision, timeout) if joined else Job(World(), Precision(precision, torch.device("cpu")))
+    run = assemble(config, run_dir, job, time.monotonic())
     for checkpoint in run_dir.complete_checkpoints()[-1:]:
-        verify(checkpoint, {"data fingerprint": data.manifest.fingerprint})
-    task = make_task(config, data, run_dir, world)
-    order = make_order(config, data, task.samples)
-    return Past(run_dir, data, Steps(task.samples, config.data, order, Share(0, 1, EVERYTHING)), last_step(config, order))
+        verify(checkpoint, {"data fingerprint": run.data.manifest.fingerprint})
+    return run
 
 
-def tell_user(past: Past, user: str) -> None:
+def tell_user(past: Run, user: str) -> None:
     """Prints the steps that trained on a customer. Raises ConfigError."""
     done = int(past.run_dir.status()["step"])
     found = when(past, user, done)
@@ -61,7 +55,7 @@ def tell_user(past: Past, user: str) -> None:
         print(f"step {step}  epoch {epoch}  sample {sample}")
 
 
-def when(past: Past, user: str, done: int) -> list[tuple[int, int, int]]:
+def when(past: Run, user: str, done: int) -> list[tuple[int, int, int]]:
     """(step, epoch, sample) of all that the first `done` steps trained of a customer, in order. Raises ConfigError."""
     index = int(past.data.user_index([user])[0])
     if index < 0:
@@ -74,36 +68,69 @@ def when(past: Past, user: str, done: int) -> list[tuple[int, int, int]]:
     return sorted(found)
 
 
-def tell_step(past: Past, step: int, output: Path | None) -> None:
-    """Prints what a step trained on, and writes it to a JSON file where one is named. Raises ConfigError."""
+def tell_step(past: Run, step: int, output: Path | None, again: bool) -> None:
+    """Prints what a step trained on, and writes it to a JSON file where one is named; `again` computes it. Raises ConfigError."""
     found = replay(past, step)
+    if again:
+        found |= recompute(past, step)
     loss = "not done yet" if found["logged_loss"] is None else f"loss {found['logged_loss']:.6g}"
     print(f"step {found['step']}, epoch {found['epoch']}: {found['targets']} targets, {found['tokens']} tokens, {loss}")
     print(f"batch sha256 {found['sha256']}")
+    if again:
+        print(f"recomputed: loss {found['recomputed_loss']:.6g}, from {found['recomputed_from']}{apart(found)}")
     for each in found["samples"]:
         print(f"sample {each['sample']}  user {each['user']}")
     if output:
         write_whole(output, json.dumps(found, indent=1) + "\n")
 
 
-def replay(past: Past, step: int) -> dict[str, Any]:
+def replay(past: Run, step: int) -> dict[str, Any]:
     """What a step trained on, or would: its samples with their customers, and a checksum of the packed batch, which is the same
     on any machine. Raises ConfigError."""
-    if not 1 <= step <= past.last:
-        raise ConfigError(f"--step {step}: the steps of this run are 1 to {past.last}")
-    (batch,) = (found := past.steps[step - 1]).micro_batches
+    if not 1 <= step <= past.max_steps:
+        raise ConfigError(f"--step {step}: the steps of this run are 1 to {past.max_steps}")
+    steps = Steps(past.task.samples, past.config.data, past.steps.order, Share(0, 1, EVERYTHING))
+    (batch,) = (found := steps[step - 1]).micro_batches
     sample, user = np.asarray(batch.sample_ids), np.asarray(batch.users)
     real = sample >= 0
     names = past.data.users()["id"].take(user[real]).to_pylist()
     return {
         "step": step,
-        "epoch": 1 + (step - 1) // past.steps.order.steps_per_epoch,
+        "epoch": 1 + (step - 1) // steps.order.steps_per_epoch,
         "targets": found.targets,
         "tokens": found.tokens,
         "logged_loss": logged_loss(past.run_dir, step),
         "sha256": digest(batch),
         "samples": [{"sample": int(each), "user": str(name)} for each, name in zip(sample[real], names)],
     }
+
+
+def recompute(past: Run, step: int) -> dict[str, Any]:
+    """The step's loss, computed again on this process, from the newest checkpoint before it or else from the start. Raises
+    FaultError, as the training did, where it is not finite."""
+    before = [each for each in past.run_dir.complete_checkpoints() if _step_of(each) < step]
+    found = before[-1] if before else None
+    if found:
+        verify(found, past.identity)
+    strategy = build(past, found)
+    first = load(found, strategy).step if found else 0
+    for batch in batches(past.steps, first, step, past.world.device):
+        loss, _, _ = update(past, strategy, batch)
+    return {"recomputed_loss": loss.item(), "recomputed_from": found.name if found else "initial weights"}
+
+
+def apart(found: dict[str, Any]) -> str:
+    """How far the recomputed loss is from the logged one, and what may be why."""
+    if found["logged_loss"] is None:
+        return ""
+    difference = abs(found["recomputed_loss"] - found["logged_loss"])
+    if not difference:
+        return ": the same to the last bit"
+    return f": {difference:.2g} apart (other processes draw other dropout, other devices round otherwise, keys may have changed)"
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def logged_loss(run_dir: RunDir, step: int) -> float | None:

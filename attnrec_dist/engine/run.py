@@ -165,8 +165,6 @@ class Run:
 def start(config: RunConfig, run_dir: RunDir) -> Run:
     """Joins the job, claims the run directory, opens and checks the data. Raises UserError on every rank alike."""
     began = time.monotonic()
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
     job = join(config.train.precision, config.train.timeout)
     world = job.world
     if config.train.global_batch_size < world.size:
@@ -176,9 +174,16 @@ def start(config: RunConfig, run_dir: RunDir) -> Run:
         )
     world.on_main(lambda: require(config.tracking.trackers))
     world.on_main(lambda: claim(run_dir, config))
+    return assemble(config, run_dir, job, began)
+
+
+def assemble(config: RunConfig, run_dir: RunDir, job: Job, began: float) -> Run:
+    """A run without a claim on its directory. Raises UserError on every rank alike."""
+    world, train = job.world, config.train
+    if train.threads:
+        torch.set_num_threads(train.threads)
     data = open_data(config, world)
     task = make_task(config, data, run_dir, world)
-    train = config.train
     order = make_order(config, data, task.samples)
     return Run(
         config=config,

@@ -81,11 +81,8 @@ def train(run: Run) -> tuple[ExitCode, Progress]:
     ):
         leaving = progress.owes_evaluation and round_off(run, strategy, progress, bar)
         for batch in () if leaving else waiting.over(batches(run.steps, progress.step, run.max_steps, run.world.device)):
-            rate = learning_rate(run.config.optimizer, progress.step, run.max_steps)
-            set_learning_rate(strategy.optimizer, rate)
-            loss, stop = train_step(run, strategy, batch)
+            loss, stop, rate = update(run, strategy, batch)
             progress.step += 1
-            update_average(strategy.optimizer, run.config.train.average, progress.step)
             run.figures.step(batch)
             run.figures.seconds["data"] += waiting.last
             progress.seconds = time.monotonic() - started
@@ -103,6 +100,15 @@ def train(run: Run) -> tuple[ExitCode, Progress]:
             if round_off(run, strategy, progress, bar, stopping):
                 break
     return ExitCode.DONE if run.finished(progress) else ExitCode.RUN_AGAIN, progress
+
+
+def update(run: Run, strategy: Strategy, batch: GlobalBatch) -> tuple[Tensor, Tensor, float]:
+    """What `train_step` returns, and the learning rate: the step with all that surrounds it."""
+    rate = learning_rate(run.config.optimizer, batch.step, run.max_steps)
+    set_learning_rate(strategy.optimizer, rate)
+    loss, stop = train_step(run, strategy, batch)
+    update_average(strategy.optimizer, run.config.train.average, batch.step + 1)
+    return loss, stop, rate
 
 
 def train_step(run: Run, strategy: Strategy, batch: GlobalBatch) -> tuple[Tensor, Tensor]:

@@ -83,8 +83,8 @@ class Clock:
 
 
 class Curve:
-    """Seconds of training and of validating, and NDCG@10 after each epoch, until a value is reached. Seconds by the clock, and of the
-    processor: those are told as the time where the machine was not quiet."""
+    """NDCG@10 after each epoch until a value is reached, beside the seconds of training and of validating: by the clock and, for
+    machines that are not quiet, of the processor."""
 
     def __init__(self, goal: float, most: int = 200):
         self.goal, self.most = goal, most

@@ -13,6 +13,10 @@ from attnrec_dist.run_config import load_run_config
 from attnrec_dist.run_dir import RunDir
 
 
+def lines_of(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
 @pytest.fixture(scope="module")
 def past(trained):
     run = RunDir.existing(trained.run)
@@ -22,32 +26,32 @@ def past(trained):
 def test_when_finds_every_step_of_every_customer(past):
     names = past.data.users()["id"].to_pylist()
     expected = {name: [] for name in names}
-    for step in range(past.last):
+    for step in range(past.max_steps):
         for sample in order_of.samples(past.steps.order, step):
             if sample >= 0:
-                row = int(past.steps.samples.index.rows_of(sample))
+                row = int(past.task.samples.index.rows_of(sample))
                 expected[names[row]].append((step + 1, 1 + step // past.steps.order.steps_per_epoch, int(sample)))
     assert sum(map(len, expected.values())) > len(names)
     for name in names:
-        assert when(past, name, past.last) == sorted(expected[name])
+        assert when(past, name, past.max_steps) == sorted(expected[name])
         assert when(past, name, 3) == [each for each in sorted(expected[name]) if each[0] <= 3]
 
 
 def test_the_steps_that_when_tells_are_those_in_which_replay_shows_the_customer(past):
     name = past.data.users()["id"].to_pylist()[0]
-    steps = {step for step, _, _ in when(past, name, past.last)}
-    for step in range(1, past.last + 1):
+    steps = {step for step, _, _ in when(past, name, past.max_steps)}
+    for step in range(1, past.max_steps + 1):
         found = replay(past, step)
         assert (name in {each["user"] for each in found["samples"]}) == (step in steps)
 
 
 def test_a_replayed_batch_is_the_same_and_no_other(past):
     assert replay(past, 2) == replay(past, 2)
-    assert len({replay(past, step)["sha256"] for step in range(1, past.last + 1)}) == past.last
+    assert len({replay(past, step)["sha256"] for step in range(1, past.max_steps + 1)}) == past.max_steps
 
 
 def test_the_commands(attnrec, trained, past, tmp_path):
-    logged = [json.loads(line) for line in (trained.run / "metrics.jsonl").read_text().splitlines()]
+    logged = lines_of(trained.run)
     done = attnrec("replay", trained.run, "--step", 2, "--output", tmp_path / "step.json")
     assert done.code == 0, done.err
     found = json.loads((tmp_path / "step.json").read_text())
@@ -57,6 +61,30 @@ def test_the_commands(attnrec, trained, past, tmp_path):
     told = attnrec("when", trained.run, "--user", user)
     assert told.code == 0, told.err
     assert 2 in map(int, re.findall(r"^step (\d+)  ", told.out, re.MULTILINE))
+
+
+def test_a_loss_is_computed_again_to_the_last_bit(attnrec, trained, tmp_path):
+    logged = {line["step"]: line["loss"] for line in lines_of(trained.run) if "loss" in line}
+    checkpoint = int(sorted(path.name for path in (trained.run / "checkpoints").iterdir())[0].rpartition("-")[2])
+    before = {path: path.stat().st_mtime_ns for path in trained.run.rglob("*")}
+    for step, origin in ((1, "initial weights"), (checkpoint, "initial weights"), (checkpoint + 1, f"step-{checkpoint:08d}")):
+        if step > max(logged):
+            continue
+        done = attnrec("replay", trained.run, "--step", step, "--recompute", "--output", tmp_path / "step.json")
+        assert done.code == 0, done.err
+        assert f"from {origin}: the same to the last bit" in done.out
+        assert json.loads((tmp_path / "step.json").read_text())["recomputed_loss"] == logged[step]
+    assert {path: path.stat().st_mtime_ns for path in trained.run.rglob("*")} == before, "nothing of the run is touched"
+
+
+def test_a_loss_that_was_not_finite_is_so_again(attnrec, trained, tmp_path):
+    keys = ("--optimizer.lr", "1e30", "--checkpoint.every_steps", "1", "--optimizer.warmup_steps", "0")
+    done = attnrec("train", trained.run_yaml, "--data", trained.data, "--run_dir", tmp_path / "run", *keys)
+    assert done.code == 1
+    report = json.loads((tmp_path / "run" / "not-finite.json").read_text())
+    again = attnrec("replay", tmp_path / "run", "--step", report["step"], "--recompute")
+    assert again.code == 1
+    assert f"the loss of step {report['step']} is {report['loss']}" in again.err
 
 
 @pytest.mark.parametrize(
