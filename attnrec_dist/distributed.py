@@ -42,6 +42,7 @@ class World:
     rank: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    group: Any = None  # of torch.distributed; None: the one of all processes
 
     @classmethod
     def current(cls, device: torch.device) -> World:
@@ -49,6 +50,13 @@ class World:
         if dist.is_available() and dist.is_initialized():
             return cls(dist.get_rank(), dist.get_world_size(), device)
         return cls(device=device)
+
+    def of_its_own(self) -> World:
+        """The same processes with a group of their own, on CPUs, for a thread beside the training. A collective."""
+        if self.size == 1:
+            return World()
+        with needing_peers("making a group"):
+            return World(self.rank, self.size, group=dist.new_group(backend="gloo"))
 
     @property
     def is_main(self) -> bool:
@@ -60,7 +68,7 @@ class World:
             return values
         total = values.clone()
         with needing_peers("adding up"):
-            dist.all_reduce(total)
+            dist.all_reduce(total, group=self.group)
         return total
 
     def any(self, flag: bool) -> bool:
@@ -78,13 +86,13 @@ class World:
         sizes = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.size)]
         size = torch.tensor([len(mine)], device=self.device)
         with needing_peers("gathering sizes"):
-            dist.all_gather(sizes, size)
+            dist.all_gather(sizes, size, group=self.group)
         longest = max(int(each) for each in sizes)
         padded = torch.zeros(longest, dtype=torch.int64, device=self.device)
         padded[: len(mine)] = mine
         parts = [torch.empty_like(padded) for _ in range(self.size)]
         with needing_peers("gathering"):
-            dist.all_gather(parts, padded)
+            dist.all_gather(parts, padded, group=self.group)
         return [part[: int(size)].cpu().numpy() for part, size in zip(parts, sizes)]
 
     def share(self, value: Any) -> Any:

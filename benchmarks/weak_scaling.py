@@ -1,6 +1,7 @@
 """Weak scaling, and what checkpoints cost: as much work for each process, one thread each.
 
     python benchmarks/weak_scaling.py configs/beauty-sasrec.yaml [--data DIR] [--processes 1 2] [--epochs 1] [--rounds 2]
+        [--name NAME] [--any.key VALUE ...]
 
 A round trains once on each number of processes (launch/ddp.yaml), its batch as many times the configuration's, and once as many
 processes that know nothing of each other, which tells what the machine itself gives them (cores share memory and caches).
@@ -37,7 +38,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--epochs", type=float, default=1)
     parser.add_argument("--rounds", type=int, default=2)
-    asked = parser.parse_args()
+    parser.add_argument("--name", help="of the result (default: the configuration's)")
+    asked, asked.keys = parser.parse_known_args()
     os.environ |= dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"], "1")
     batch = batch_of(asked.config)
     rows: dict[str, list[dict[str, float]]] = {}
@@ -53,7 +55,7 @@ def main() -> None:
     for name, row in medians.items():
         row["efficiency"] = row["targets/s"] / alone / int(name.split()[0])
         print(f"{name:14}{row['targets/s']:12,.0f}{row['efficiency']:12.3f}{row['saving']:28.2%}{1000 * row['s a save']:12.0f}")
-    write_result({"rows": medians, "each round": rows, **stamp()}, f"weak-scaling-{asked.config.stem}")
+    write_result({"rows": medians, "each round": rows, **stamp()}, f"weak-scaling-{asked.name or asked.config.stem}")
 
 
 def batch_of(config: Path) -> int:
@@ -65,7 +67,7 @@ def batch_of(config: Path) -> int:
 def command(asked: argparse.Namespace, run_dir: Path, batch: int) -> list[str]:
     keys = ["--run_dir", run_dir, "--train.global_batch_size", batch, "--train.max_epochs", asked.epochs, "--train.threads", 1]
     keys += ["--data", asked.data] if asked.data else []
-    return [str(each) for each in [Path(__file__).absolute(), "train", asked.config, *keys]]
+    return [str(each) for each in [Path(__file__).absolute(), "train", asked.config, *keys, *asked.keys]]
 
 
 def together(asked: argparse.Namespace, world: int, batch: int, run_dir: Path) -> dict[str, float]:
@@ -108,27 +110,26 @@ def timed(arguments: list[str]) -> int:
     """`attnrec ARGUMENTS`, with a clock on each save; rank 0 leaves RUN_DIR/saves.json behind."""
     from attnrec_dist.cli import leave
     from attnrec_dist.cli import main as attnrec
-    from attnrec_dist.engine import train
     from attnrec_dist.engine.run import Run
+    from attnrec_dist.engine.saving import Saver
 
     saves: list[float] = []
     weights: list[float] = []
-    save, log = train.save, Run.log
+    save, log = Saver.save, Run.log
 
-    def clocked(run: Run, *rest) -> bool:
-        began = time.perf_counter()
-        result: bool = save(run, *rest)
+    def clocked(saver: Saver, progress) -> None:
+        began, run = time.perf_counter(), saver.run
+        save(saver, progress)
         saves.append(time.perf_counter() - began)
         if run.world.is_main:
             clock = {"saves": saves, "targets a step": statistics.mean(weights)}
             (run.run_dir.path / "saves.json").write_text(json.dumps(clock))
-        return result
 
     def counted(self: Run, progress, loss, rate, batch, *more) -> None:
         weights.append(batch.target_weight)  # of all ranks
         log(self, progress, loss, rate, batch, *more)
 
-    train.save, Run.log = clocked, counted  # type: ignore[method-assign]
+    Saver.save, Run.log = clocked, counted  # type: ignore[method-assign]
     leave(attnrec(arguments))
     return 0
 

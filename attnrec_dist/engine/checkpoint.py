@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from attnrec_dist.distributed import World
 from attnrec_dist.engine.average import AVERAGE
 from attnrec_dist.engine.parts import load_parts, part_name, part_tensors
 from attnrec_dist.engine.strategy import Strategy
@@ -31,6 +32,9 @@ ASIDE = ".aside"
 
 
 class CheckpointConfig(Section):
+    asynchronous: bool = Field(
+        False, description="written by a thread while training goes on, from a copy: holds weights and optimizer once more in RAM"
+    )
     every_steps: int | None = Field(None, ge=1, description="steps between checkpoints; null: at every evaluation")
     keep: int = Field(2, ge=1, description="newest checkpoints kept; the best one is kept besides")
 
@@ -56,11 +60,46 @@ class Progress:
         return self.seconds / max(self.seconds + self.lost_seconds, 1e-9)
 
 
+Content = tuple[str, dict[str, Tensor], dict[str, str] | None]  # file, its tensors, its header
+Items = Iterable[Content | None]
+
+
 def save(run_dir: RunDir, progress: Progress, strategy: Strategy, identity: dict[str, Any]) -> Path:
+    """`write` of what the strategy holds now. A collective."""
+    return write(run_dir, progress, contents(strategy), identity, strategy.world)
+
+
+def contents(strategy: Strategy) -> Iterator[Content | None]:
+    """What each rank has to write, as many items on all ranks; good until the next item is asked for. A collective.
+
+    Rank 0 writes whole weights, and their average where there is one. Each rank writes the optimizer's state of its pieces; where
+    nothing is cut, rank 0 does.
+    """
+    world = strategy.world
+    has_average = any(AVERAGE in state for state in strategy.optimizer.state.values())
+    for average, file in ((False, OBJECTIVE_FILE), (True, AVERAGE_FILE))[: 1 + has_average]:
+        with strategy.whole(average) as objective:
+            yield (file, objective.state_dict(), None) if world.is_main else None
+    if strategy.sharded or world.is_main:
+        tensors, header = part_tensors(strategy.pieces, strategy.optimizer, strategy.sharded)
+        yield part_name(world.rank, world.size, strategy.sharded), tensors, header or None
+    else:
+        yield None
+
+
+def copied(items: Items) -> list[Content | None]:
+    """The same, in memory of its own, whatever the next steps do."""
+    return [
+        item and (item[0], {key: value.detach().to("cpu", copy=True) for key, value in item[1].items()}, item[2])
+        for item in items
+    ]
+
+
+def write(run_dir: RunDir, progress: Progress, items: Items, identity: dict[str, Any], world: World) -> Path:
     """Writes the checkpoint of `progress.step`, each rank its part. A collective; raises StorageError on all ranks where one
     cannot write, and leaves nothing behind. One of the same step is stepped aside until the new one is whole, so the run is never
     without."""
-    world, name = strategy.world, f"step-{progress.step:08d}"
+    name = f"step-{progress.step:08d}"
     final = run_dir.checkpoints / name
     attempt = run_dir.checkpoints / world.on_main(lambda: f".{name}.{os.getpid()}.partial")
     doing = f"saving the checkpoint of step {progress.step}"
@@ -71,8 +110,8 @@ def save(run_dir: RunDir, progress: Progress, strategy: Strategy, identity: dict
 
     try:
         world.on_main(_told(doing, begin))
-        _write_weights(attempt, strategy, doing)
-        world.together(_told(doing, lambda: _write_part(attempt, strategy)))
+        for item in items:
+            world.together(_told(doing, partial(_write, attempt, item)))
         world.on_main(_told(doing, lambda: _finish(attempt, final, progress, identity)))
     except Exception:
         if world.is_main:
@@ -97,24 +136,11 @@ def put_asides_back(run_dir: RunDir) -> None:
             aside.rename(final)
 
 
-def _write_weights(attempt: Path, strategy: Strategy, doing: str) -> None:
-    """Whole weights, and their average where there is one, by rank 0."""
-    has_average = any(AVERAGE in state for state in strategy.optimizer.state.values())
-    for average, file in ((False, OBJECTIVE_FILE), (True, AVERAGE_FILE))[: 1 + has_average]:
-        with strategy.whole(average) as objective:
-            strategy.world.on_main(_told(doing, partial(_write, objective.state_dict(), attempt / file)))
-
-
-def _write_part(attempt: Path, strategy: Strategy) -> None:
-    """The optimizer's state of this rank's pieces; what is not cut is the same on all ranks, and written by rank 0."""
-    if strategy.sharded or strategy.world.is_main:
-        tensors, header = part_tensors(strategy.pieces, strategy.optimizer, strategy.sharded)
-        _write(tensors, attempt / part_name(strategy.world.rank, strategy.world.size, strategy.sharded), header)
-
-
-def _write(tensors: dict[str, Tensor], path: Path, header: dict[str, str] | None = None) -> None:
-    save_file({key: value.detach().contiguous() for key, value in tensors.items()}, path, header or None)
-    _sync(path)
+def _write(attempt: Path, item: Content | None) -> None:
+    if item is not None:
+        file, tensors, header = item
+        save_file({key: value.detach().contiguous() for key, value in tensors.items()}, attempt / file, header)
+        _sync(attempt / file)
 
 
 def _finish(attempt: Path, final: Path, progress: Progress, identity: dict[str, Any]) -> None:

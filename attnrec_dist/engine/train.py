@@ -23,6 +23,7 @@ from attnrec_dist.engine.precision import Precision, PrecisionName
 from attnrec_dist.engine.profile import StepProfile
 from attnrec_dist.engine.recompute import recompute_blocks
 from attnrec_dist.engine.run import Run
+from attnrec_dist.engine.saving import Saver, settle
 from attnrec_dist.engine.spread import spread
 from attnrec_dist.engine.strategy import Strategy
 from attnrec_dist.engine.tracking import ProgressBar, Waiting
@@ -78,8 +79,9 @@ def train(run: Run) -> tuple[ExitCode, Progress]:
         worker_errors(),
         ProgressBar(progress.step, run.max_steps, run.world.is_main) as bar,
         StepProfile(traces, run.world.rank, traced, bar.say) as profiled,
+        Saver(run, strategy) as saver,
     ):
-        leaving = progress.owes_evaluation and round_off(run, strategy, progress, bar)
+        leaving = progress.owes_evaluation and round_off(run, saver, progress, bar)
         for batch in () if leaving else waiting.over(batches(run.steps, progress.step, run.max_steps, run.world.device)):
             loss, stop, rate = update(run, strategy, batch)
             progress.step += 1
@@ -97,8 +99,10 @@ def train(run: Run) -> tuple[ExitCode, Progress]:
                 targets = 0
             profiled.step()
             progress.owes_evaluation = run.evaluation_due(progress.step)
-            if round_off(run, strategy, progress, bar, stopping):
+            if round_off(run, saver, progress, bar, stopping):
                 break
+        with run.figures.timed("saving"):
+            saver.finish()
     return ExitCode.DONE if run.finished(progress) else ExitCode.RUN_AGAIN, progress
 
 
@@ -139,16 +143,17 @@ def train_step(run: Run, strategy: Strategy, batch: GlobalBatch) -> tuple[Tensor
     return summed[0] / batch.target_weight, summed[1]
 
 
-def round_off(run: Run, strategy: Strategy, progress: Progress, bar: ProgressBar, stopping: bool = False) -> bool:
+def round_off(run: Run, saver: Saver, progress: Progress, bar: ProgressBar, stopping: bool = False) -> bool:
     """What is due after a step: evaluation, then a checkpoint. True when no step is to follow.
 
     A stop request comes before the evaluation and cuts it short; the checkpoint then tells that the next job has to do it.
     """
     with run.figures.timed("evaluation"):
-        improved = progress.owes_evaluation and not stopping and validate(run, strategy, progress, bar)
+        improved = progress.owes_evaluation and not stopping and validate(run, saver.strategy, progress, bar)
     if stopping or improved or progress.owes_evaluation or run.checkpoint_due(progress):
         with run.figures.timed("saving"):
-            stopping = save(run, progress, strategy) or stopping
+            saver.save(progress)
+        stopping = run.world.any(run.stop.requested) or stopping  # before the save, or while it went on
     if progress.finished:
         bar.say(f"stopped: {progress.finished}")
     return stopping or bool(progress.finished)
@@ -213,30 +218,3 @@ def restore(run: Run, strategy: Strategy, path: Path | None) -> Progress:
     reached = run.metrics.cut_back(progress.step, evaluated=not progress.owes_evaluation)
     progress.lost_seconds += max(0.0, reached - progress.seconds)
     return progress
-
-
-def save(run: Run, progress: Progress, strategy: Strategy) -> bool:
-    """A checkpoint of this step, and the links to the last and the best one; where one rank fails, all ranks do.
-
-    Whether a rank has been asked to stop, meanwhile or before.
-    """
-    run.metrics.flush()
-    if strategy.scaler is not None:
-        progress.scaler = strategy.scaler.state()
-    path = checkpoint.save(run.run_dir, progress, strategy, run.identity)
-
-    def settled() -> None:
-        settle(run, progress, path)
-        run.run_dir.write_status("running", progress.step)
-
-    run.world.on_main(settled)
-    run.watchdog.moved()
-    return run.world.any(run.stop.requested)
-
-
-def settle(run: Run, progress: Progress, path: Path) -> None:
-    """What follows a whole checkpoint: the links to the last and the best one, and older ones removed. Rank 0."""
-    checkpoint.link(run.run_dir, "last", path)
-    best = run.run_dir.checkpoints / f"step-{progress.best_step:08d}"
-    checkpoint.link(run.run_dir, "best", best if best in run.run_dir.complete_checkpoints() else path)
-    checkpoint.prune(run.run_dir, run.config.checkpoint.keep, progress.best_step)

@@ -17,6 +17,7 @@ import torch
 from attnrec_dist.data.views import find_views
 from attnrec_dist.engine import train as engine
 from attnrec_dist.engine.run import Run, start
+from attnrec_dist.engine.saving import Saver
 from attnrec_dist.evaluation.evaluate import evaluate
 from attnrec_dist.run_config import RunConfig, load_run_config, run_config_class
 from attnrec_dist.run_dir import RunDir
@@ -69,24 +70,24 @@ def until(run: Run, curve: protocol.Curve) -> None:
         return False
 
     run.validate = validate  # type: ignore[method-assign]
-    engine.save = lambda *_: False
+    Saver.save = lambda *_: None  # type: ignore[method-assign]
     engine.train(run)
     curve.report()
 
 
 def watched(run: Run, clock: protocol.Clock) -> torch.nn.Module:
     """Trains, with the clock looking on at each line of the log; the trained model."""
-    log, save, kept = Run.log, engine.save, []
+    log, save, kept = Run.log, Saver.save, []
 
     def logged(self: Run, progress, loss, rate, batch, *more) -> None:
         log(self, progress, loss, rate, batch, *more)
         clock.step(batch.targets)
 
     Run.log = logged  # type: ignore[method-assign]
-    engine.save = lambda run, progress, strategy: kept.append(strategy)
+    Saver.save = lambda saver, progress: kept.append(saver.strategy)  # type: ignore[method-assign]
     run.validate = unmeasured  # type: ignore[method-assign]
     engine.train(run)
-    Run.log, engine.save = log, save  # type: ignore[method-assign]
+    Run.log, Saver.save = log, save  # type: ignore[method-assign]
     with kept[-1].whole(average=True) as objective:
         return objective.model
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 from launching import Trial
 
+from attnrec_dist.run_dir import RunDir
+
 pytestmark = pytest.mark.distributed
 
 # Where the run is killed, one attempt after the other, and who gets the SIGKILL. `last` is the last rank.
@@ -79,6 +81,19 @@ def test_a_kill_right_after_the_last_checkpoint_leaves_nothing_stale(
     assert len(cut.checkpoints()) > len(whole(1).checkpoints())
     assert "nothing left to do" in cut.run(1)
     assert_same_run(cut, whole(1))
+
+
+def test_checkpoints_written_behind_the_back_are_the_same(trial: Callable[..., Trial], whole: Callable[[int], Trial]) -> None:
+    """Steps go on while the checkpoint of step 8 is held up before its marker; killed then, the run goes on from step 6,
+    whose evaluation was the best."""
+    cut = trial(checkpoint__asynchronous=True)
+    job = cut.start(2, pause_at="marker:8:0")
+    job.wait_paused()
+    job.wait_for(lambda: cut.lines()[-1]["step"] >= 11, "steps beside the checkpoint")
+    job.kill()
+    assert RunDir(cut.run_dir).complete_checkpoints()[-1].name == "step-00000006"
+    assert "going on from step 6" in cut.run(2)
+    assert_same_run(cut, whole(2))
 
 
 def test_bf16_goes_on_bitwise(trial: Callable[..., Trial]) -> None:

@@ -105,6 +105,13 @@ def test_strategies_on_two_processes(single: Path, config: Path, tmp_path: Path)
         assert losses(folder / f"{name}-fp16") == pytest.approx(losses(folder / "ddp-fp16"), rel=2e-3), name
 
 
+def test_checkpoints_written_behind_the_back(single: Path, config: Path, tmp_path: Path) -> None:
+    strategies = ("ddp", "fsdp2", "zero1", "zero3")
+    keys = {**KEYS, "checkpoint__asynchronous": True, "checkpoint__every_steps": 2}
+    folder = trained(2, tmp_path, config, plans(strategies, ("fsdp2", "zero3")), keys)
+    assert_one_computation(folder, single, strategies, ("fsdp2", "zero3"))
+
+
 @pytest.mark.slow
 def test_activation_checkpointing_changes_nothing(single: Path, config: Path, tmp_path: Path) -> None:
     keys = {**KEYS, "train__activation_checkpointing": True}

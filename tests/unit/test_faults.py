@@ -39,13 +39,15 @@ def curve(run: Path) -> list[tuple[int, str, float]]:
     return [(line["step"], key, value) for line in lines for key, value in line.items() if key == "loss" or "/" in key]
 
 
-def test_a_disk_that_is_full_again_and_again_loses_nothing(disk, trained, attnrec):
+@pytest.mark.parametrize("asynchronous", ["false", "true"])
+def test_a_disk_that_is_full_again_and_again_loses_nothing(disk, trained, attnrec, asynchronous):
     """It grows by a fifth each time that it was full."""
     needed = sum(file.stat().st_blocks * 512 for file in trained.run.rglob("*"))
     for attempt in itertools.count():
         size = int(needed * 0.5 * 1.2**attempt)
         place = disk(f"{'remount,' if attempt else ''}size={size}")
-        done = attnrec("train", trained.run_yaml, "--run_dir", place / "run", "--data", trained.data)
+        options = ["--run_dir", place / "run", "--data", trained.data, "--checkpoint.asynchronous", asynchronous]
+        done = attnrec("train", trained.run_yaml, *options)
         if done.code == 0:
             break
         assert done.code == 1

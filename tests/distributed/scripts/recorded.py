@@ -76,12 +76,12 @@ def watched_step(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def watch_checkpoints() -> None:
-    save, save_file, checksum, prune = checkpoint.save, checkpoint.save_file, checkpoint.checksum, checkpoint.prune
+    write, save_file, checksum, prune = checkpoint.write, checkpoint.save_file, checkpoint.checksum, checkpoint.prune
     current = {"step": 0}
 
-    def watched_save(run_dir: Any, progress: Any, *rest: Any) -> Any:
+    def watched_write(run_dir: Any, progress: Any, *rest: Any) -> Any:
         current["step"] = progress.step
-        return save(run_dir, progress, *rest)
+        return write(run_dir, progress, *rest)
 
     def watched_save_file(tensors: Any, path: Path, header: Any) -> None:
         if path.name.startswith("optimizer"):
@@ -96,7 +96,7 @@ def watch_checkpoints() -> None:
         pause("prune", current["step"])
         prune(*arguments)
 
-    checkpoint.save, checkpoint.save_file = watched_save, watched_save_file
+    checkpoint.write, checkpoint.save_file = watched_write, watched_save_file
     checkpoint.checksum, checkpoint.prune = watched_checksum, watched_prune
 
 
