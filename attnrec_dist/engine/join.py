@@ -21,6 +21,7 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs
 
 from attnrec_dist.distributed import World, keep_freed_memory, needing_peers
 from attnrec_dist.engine.precision import Precision, PrecisionName
+from attnrec_dist.engine.watchdog import RECORDED
 from attnrec_dist.errors import ConfigError
 
 PLUGINS = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_PARALLELISM_CONFIG")
@@ -114,6 +115,7 @@ class Job:
 def join(precision: PrecisionName, timeout: float) -> Job:
     """Joins the job. Raises ConfigError when the launcher's request and what was set up differ."""
     keep_freed_memory()
+    os.environ.setdefault("TORCH_FR_BUFFER_SIZE", RECORDED)
     started = int(os.environ.get("WORLD_SIZE", "1"))
     asked = Asked.from_environment(started)
     patience = datetime.timedelta(seconds=timeout)

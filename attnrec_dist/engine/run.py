@@ -196,7 +196,12 @@ def assemble(config: RunConfig, run_dir: RunDir, job: Job, began: float) -> Run:
         metrics=Metrics(run_dir.metrics, world.is_main),
         figures=Figures(world, train.precision, config.tracking.peak_tflops),
         stop=StopRequest(run_dir.stop, train.max_hours),
-        watchdog=Watchdog(config.watchdog, world, lambda why: run_dir.write_status("fault", int(run_dir.status()["step"]), why)),
+        watchdog=Watchdog(
+            config.watchdog,
+            world,
+            lambda why: run_dir.write_status("fault", int(run_dir.status()["step"]), why),
+            run_dir.path,
+        ),
         max_steps=last_step(config, order),
         began=began,
     )

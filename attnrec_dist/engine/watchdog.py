@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
@@ -29,6 +30,7 @@ from attnrec_dist.settings import Section
 TICK = 1.0  # seconds between signs of life
 STANDSTILL = 5.0  # seconds by which a tick must be late to tell that this process was itself suspended
 VERDICT = "watchdog/verdict"
+RECORDED = "1000"  # collectives that torch keeps in mind for a flight record
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -47,10 +49,11 @@ class WatchdogConfig(Section):
 
 
 class Watchdog:
-    """Watches while it is entered; `tell` is called with the reason on the rank that ends the job."""
+    """Watches while it is entered. Where it ends the job, `tell` is called with the reason on rank 0, and `folder` gets each flight
+    record."""
 
-    def __init__(self, config: WatchdogConfig, world: World, tell: Callable[[str], None]):
-        self.config, self.world, self.tell = config, world, tell
+    def __init__(self, config: WatchdogConfig, world: World, tell: Callable[[str], None], folder: Path | None = None):
+        self.config, self.world, self.tell, self.folder = config, world, tell, folder
         self.step = 0
         self._limit = config.start
         self._moved = time.monotonic()
@@ -154,6 +157,9 @@ class Watchdog:
             message = f"{why}; run the same command again to go on from the last checkpoint"
             faulthandler.dump_traceback(sys.stderr, all_threads=True)
             print(f"attnrec, rank {self.world.rank}: error: {message}", file=sys.stderr, flush=True)
+            if self.folder is not None and self.world.size > 1:
+                last = flight_record(self.folder / f"flight-rank-{self.world.rank}.json")
+                print(f"attnrec, rank {self.world.rank}: {last}", file=sys.stderr, flush=True)
             try:
                 if tell_others and self._store is not None:
                     self._store.set(VERDICT, why)
@@ -162,6 +168,20 @@ class Watchdog:
                     self.tell(why)
             finally:
                 os._exit(ExitCode.FAULT)
+
+
+def flight_record(path: Path) -> str:
+    """Writes the last RECORDED collectives, which torch keeps, and tells the very last. The files of all ranks show who is where."""
+    try:
+        from torch._C._distributed_c10d import _dump_fr_trace_json  # type: ignore[attr-defined]
+
+        text = _dump_fr_trace_json(includeCollectives=True, onlyActive=False)
+        last = json.loads(text)["entries"][-1]
+        path.write_bytes(text)
+    except Exception as error:  # the job is ending: this must not keep it
+        return f"no flight record ({error or type(error).__name__})"
+    sizes = ", ".join(map(str, last["input_sizes"]))
+    return f"its last collective: no. {last['collective_seq_id']}, {last['profiling_name']} of {sizes}; all on record: {path}"
 
 
 def _key(rank: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -140,6 +141,24 @@ def test_a_stopped_rank_is_named_and_the_others_leave(trial: Callable[..., Trial
     assert "in train_step" in output, "the stack of rank 0, which waits"
     assert stopped.status()["state"] == "fault"
     assert "rank 1" in stopped.status()["reason"]
+    record = json.loads((stopped.run_dir / "flight-rank-0.json").read_text())["entries"]
+    assert f"attnrec, rank 0: its last collective: no. {record[-1]['collective_seq_id']}, gloo:all_reduce of [" in output
+
+
+def test_a_stale_lock_of_deepspeed_holds_nothing_up(trial: Callable[..., Trial], tmp_path: Path) -> None:
+    """DeepSpeed waits without end for whoever compiles one of its operators, also for one that was killed. None is compiled."""
+    extensions = tmp_path / "extensions"
+    for operator in ("deepspeed_shm_comm", "deepspeed_ccl_comm", "cpu_adam", "async_io", "fused_adam"):
+        for folder in (extensions / operator, extensions / "py311_cpu" / operator):
+            folder.mkdir(parents=True)
+            (folder / "lock").touch()
+    run = trial(train__max_steps=3)
+    zero = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}
+    run.environment = {**zero, "TORCH_EXTENSIONS_DIR": str(extensions)}
+    before = sorted(extensions.rglob("*"))
+    run.run(2)
+    assert run.status()["state"] == "done"
+    assert sorted(extensions.rglob("*")) == before
 
 
 def test_a_rank_that_does_not_get_on_is_named(trial: Callable[..., Trial]) -> None:
