@@ -49,8 +49,7 @@ class WatchdogConfig(Section):
 
 
 class Watchdog:
-    """Watches while it is entered. Where it ends the job, `tell` is called with the reason on rank 0, and `folder` gets each flight
-    record."""
+    """Watches while it is entered. Where it ends the job, `tell` gets the reason on rank 0, and `folder` each rank's flight record."""
 
     def __init__(self, config: WatchdogConfig, world: World, tell: Callable[[str], None], folder: Path | None = None):
         self.config, self.world, self.tell, self.folder = config, world, tell, folder
@@ -171,7 +170,7 @@ class Watchdog:
 
 
 def flight_record(path: Path) -> str:
-    """Writes the last RECORDED collectives, which torch keeps, and tells the very last. The files of all ranks show who is where."""
+    """Writes the last RECORDED collectives, which torch keeps, and tells the very last. All ranks' files show who is where."""
     try:
         from torch._C._distributed_c10d import _dump_fr_trace_json  # type: ignore[attr-defined]
 
