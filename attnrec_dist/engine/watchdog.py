@@ -49,7 +49,7 @@ class WatchdogConfig(Section):
 
 
 class Watchdog:
-    """Watches while it is entered. Where it ends the job, `tell` gets the reason on rank 0, and `folder` each rank's flight record."""
+    """Watches while it is entered. Ending the job, it gives `tell` the reason (rank 0) and `folder` each rank's flight record."""
 
     def __init__(self, config: WatchdogConfig, world: World, tell: Callable[[str], None], folder: Path | None = None):
         self.config, self.world, self.tell, self.folder = config, world, tell, folder
