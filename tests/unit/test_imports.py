@@ -12,7 +12,7 @@ PACKAGE = ROOT / "attnrec_dist"
 FILES = sorted(PACKAGE.rglob("*.py"))
 NAMES = [str(file.relative_to(ROOT)) for file in FILES]
 
-# errors settings batch -> distributed run_dir -> ops -> {data | models | losses} -> inference -> ... -> cli
+# errors settings batch -> distributed run_dir -> ops -> {data | models | losses} -> inference -> ... -> commands -> cli
 LEVELS = [
     ["errors", "settings", "batch"],
     ["distributed", "run_dir"],
@@ -23,6 +23,7 @@ LEVELS = [
     ["engine"],
     ["cluster"],
     ["run_config"],
+    ["commands"],
     ["cli"],
     ["__init__", "__main__"],
 ]
@@ -71,7 +72,7 @@ def complaint(importer: str, imported: str) -> str | None:
         allowed = imported in OF_PREPARE or other == "prepare"
         return None if allowed else f"prepare imports {imported}"
     if other == "prepare":
-        return None if room == "cli" else f"{importer} imports prepare"
+        return None if room == "commands" else f"{importer} imports prepare"
     if room == other:
         return None
     if LEVEL[other] > LEVEL[room]:

@@ -1,0 +1,222 @@
+"""What the commands do, once the command line is taken apart (cli.py); heavy imports happen inside the one that needs them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from attnrec_dist.errors import ConfigError, ExitCode
+from attnrec_dist.settings import describe, parse_overrides, to_yaml
+
+OVERRIDES = "--any.key VALUE overrides a key of the YAML file. All keys, with their defaults:\n\n"
+
+
+def _required(value: Any, name: str, command: str) -> Any:
+    if value is None:
+        raise ConfigError(f"{name} is missing; type attnrec {command} --help")
+    return value
+
+
+def _no_more(rest: list[str]) -> None:
+    if rest:
+        raise ConfigError(f"unknown argument {rest[0]!r}; --help lists what there is")
+
+
+# prepare
+
+
+def prepare_keys(arguments: argparse.Namespace) -> str:
+    from attnrec_dist.prepare.config import PrepareConfig
+    from attnrec_dist.prepare.examples_config import FeatureSection, TaskSection
+
+    named = [describe(FeatureSection, "features.NAME."), describe(TaskSection, "label.tasks.NAME.")]
+    return "\n" + OVERRIDES + "\n".join([describe(PrepareConfig), "The keys of each feature and further label:", *named]) + "\n"
+
+
+def prepare_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from attnrec_dist.prepare.config import PrepareConfig
+    from attnrec_dist.prepare.pipeline import prepare
+    from attnrec_dist.settings import apply_overrides, build, read_yaml
+
+    path = _required(arguments.config, "CONFIG.yaml", "prepare")
+    overrides = parse_overrides(rest)
+    if arguments.input:
+        overrides["input.files"] = [str(Path(each).absolute()) for each in arguments.input]
+    if arguments.output:
+        overrides["output.dir"] = str(arguments.output)
+    tree = read_yaml(path)
+    if "columns" not in tree and {"data", "model"} <= tree.keys():
+        raise ConfigError(f"{path}: this is a run's YAML (it has data, model); type attnrec train {path}")
+    config = build(PrepareConfig, apply_overrides(tree, overrides), str(path), overrides)
+    if arguments.print_config:
+        print(to_yaml(config), end="")
+        return ExitCode.DONE
+    prepare(config, path.parent, Path(config.output.dir), lambda text: print(text, file=sys.stderr, flush=True))
+    return ExitCode.DONE
+
+
+# inspect
+
+
+def inspect_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from attnrec_dist.data.inspect import inspect
+    from attnrec_dist.data.shards import DataSet
+    from attnrec_dist.errors import MissingExtraError
+    from attnrec_dist.evaluation.data_plots import draw
+    from attnrec_dist.evaluation.data_report import report
+
+    _no_more(rest)
+    found = inspect(DataSet.open(_required(arguments.data, "DATA_DIR", "inspect")))
+    print(report(found), flush=True)
+    picture = arguments.output or arguments.data / "inspect.png"
+    try:
+        draw(found, picture)
+    except MissingExtraError as error:
+        if arguments.output:
+            raise
+        print(f"attnrec: no picture: {error}", file=sys.stderr)
+        return ExitCode.DONE
+    print(picture)
+    return ExitCode.DONE
+
+
+# train
+
+
+def train_keys(arguments: argparse.Namespace) -> str:
+    from attnrec_dist.losses import LOSSES
+    from attnrec_dist.models import MODELS
+    from attnrec_dist.run_config import RunConfig, run_config_class
+    from attnrec_dist.settings import read_yaml
+
+    if arguments.config is not None:
+        return "\n" + OVERRIDES + describe(run_config_class(read_yaml(arguments.config))) + "\n"
+    sections = [describe(RunConfig), "The keys of each model and loss:"]
+    for kind, registry in (("model", MODELS), ("loss", LOSSES)):
+        sections += [f"{kind} {name}:\n{describe(entry.Config, f'{kind}.')}" for name, entry in registry.items()]
+    return "\n" + OVERRIDES + "\n".join(sections) + "\n"
+
+
+def train_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from attnrec_dist.engine.job import train_in
+    from attnrec_dist.run_config import load_run_config
+    from attnrec_dist.run_dir import RunDir
+
+    path = _required(arguments.config, "CONFIG.yaml", "train")
+    overrides = parse_overrides(rest)
+    if arguments.data:
+        overrides["data.path"] = arguments.data
+    if arguments.profile:
+        overrides["tracking.profile_steps"] = 10
+    config = load_run_config(path, overrides)
+    if arguments.print_config:
+        print(to_yaml(config), end="")
+        return ExitCode.DONE
+    return train_in(RunDir(arguments.run_dir or Path("runs") / path.stem), config)
+
+
+def refit_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from attnrec_dist.engine.job import train_in
+    from attnrec_dist.engine.refit import refit_overrides
+    from attnrec_dist.run_config import load_run_config
+    from attnrec_dist.run_dir import RunDir
+
+    run = RunDir.existing(_required(arguments.run_dir, "RUN_DIR", "refit"))
+    data = _required(arguments.data, "--data DIR", "refit")
+    config = load_run_config(run.config, refit_overrides(run, data) | parse_overrides(rest))
+    return train_in(RunDir(arguments.output or run.path.with_name(f"{run.path.name}-refit")), config)
+
+
+# evaluate
+
+
+def evaluation_keys(arguments: argparse.Namespace) -> str:
+    from attnrec_dist.evaluation.evaluate import MeasuringConfig
+    from attnrec_dist.evaluation.predict import ExampleMeasuringConfig
+
+    both = ((MeasuringConfig, "next_item"), (ExampleMeasuringConfig, "ranking"))
+    keys = [f"of a run of the task {task}:\n{describe(section, 'evaluation.')}" for section, task in both]
+    return "\n" + OVERRIDES + "\n".join(keys) + "\n"
+
+
+def evaluate_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from attnrec_dist.engine.evaluate_run import Request, evaluate_run
+
+    run_dir = _required(arguments.run_dir, "RUN_DIR", "evaluate")
+    keys = ("split", "checkpoint", "data", "output", "per_view")
+    evaluate_run(run_dir, Request(**{key: getattr(arguments, key) for key in keys}), parse_overrides(rest))
+    return ExitCode.DONE
+
+
+# compare
+
+
+def compare_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from attnrec_dist.engine.compare_runs import Request, compare_runs
+
+    _no_more(rest)
+    if not arguments.run_dirs:
+        _required(None, "RUN_DIR", "compare")
+    keys = ("metric", "split", "checkpoint", "data", "output", "plot")
+    compare_runs(arguments.run_dirs, Request(**{key: getattr(arguments, key) for key in keys}))
+    return ExitCode.DONE
+
+
+# explain
+
+
+def explain_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from attnrec_dist.engine.explain_run import Request, explain_run
+
+    _no_more(rest)
+    run_dir = _required(arguments.run_dir, "RUN_DIR", "explain")
+    _required(arguments.output, "--output DIR", "explain")
+    keys = ("output", "users", "split", "checkpoint", "data", "show", "sample", "seed")
+    explain_run(run_dir, Request(**{key: getattr(arguments, key) for key in keys}))
+    return ExitCode.DONE
+
+
+# recommend and plot
+
+
+def recommend_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from attnrec_dist.inference.recommend import Request, write_recommendations
+
+    _no_more(rest)
+    run_dir = _required(arguments.run_dir, "RUN_DIR", "recommend")
+    _required(arguments.output, "--output FILE.parquet", "recommend")
+    keys = ("top_k", "users", "users_file", "histories", "exclude", "new_only", "checkpoint", "data", "show")
+    write_recommendations(run_dir, arguments.output, Request(**{key: getattr(arguments, key) for key in keys}))
+    return ExitCode.DONE
+
+
+def past_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from attnrec_dist.engine.replay import reopen, tell_step, tell_user
+    from attnrec_dist.run_config import load_run_config
+    from attnrec_dist.run_dir import RunDir
+
+    _no_more(rest)
+    run = RunDir.existing(_required(arguments.run_dir, "RUN_DIR", arguments.command))
+    config = load_run_config(run.config, {"data.path": arguments.data} if arguments.data else {})
+    if arguments.command == "when":
+        tell_user(reopen(run, config), _required(arguments.user, "--user ID", "when"))
+    else:
+        step, again = _required(arguments.step, "--step N", "replay"), arguments.recompute
+        tell_step(reopen(run, config, joined=again), step, arguments.output, again)
+    return ExitCode.DONE
+
+
+def plot_command(arguments: argparse.Namespace, rest: list[str]) -> int:
+    from attnrec_dist.evaluation.plots import curves
+    from attnrec_dist.run_dir import RunDir
+    from attnrec_dist.settings import read_yaml
+
+    _no_more(rest)
+    run_dir = RunDir.existing(_required(arguments.run_dir, "RUN_DIR", "plot"))
+    picture = run_dir.path / "curves.png"
+    chosen = read_yaml(run_dir.config).get("evaluation", {}).get("metric", "")
+    curves(run_dir.metrics, picture, f"eval/{chosen}")
+    print(picture)
+    return ExitCode.DONE
