@@ -30,7 +30,8 @@ def test_two_nodes_stopped_by_the_time_limit_and_requeued_are_the_run_without_sl
     text = output.read_text()
     assert told["JobState"] == "COMPLETED", text
     assert int(told["Restarts"]) >= 1, text
-    assert text.count(": asked by Slurm to stop") == text.count(": requeued") == int(told["Restarts"])
+    assert text.count(": requeued") == int(told["Restarts"])
+    assert text.count(": asked by Slurm to stop") - int(told["Restarts"]) in (0, 1), "the last turn may be done when it is asked"
     assert [step for step in map(int, re.findall(r": stopped at step (\d+) \(file STOP\)", text)) if 1 < step < STEPS], text
     assert json.loads((run / "status.json").read_text()) == {"state": "done", "step": STEPS, "reason": ""}
     assert not (run / "STOP").exists()
