@@ -90,7 +90,7 @@ class SequenceBatch(Batch):
     @property
     def num_targets(self) -> int:
         """Targets that weigh anything."""
-        return int(torch.count_nonzero(self.target_weight))
+        return int((self.target_weight != 0).sum())
 
 
 @dataclass
@@ -120,7 +120,7 @@ class RankingBatch(Batch):
     @property
     def num_targets(self) -> int:
         """Real examples."""
-        return int(torch.count_nonzero(self.sample_ids >= 0))
+        return int((self.sample_ids >= 0).sum())
 
 
 @dataclass

@@ -34,6 +34,7 @@ from attnrec_dist.data.pack import ranges
 from attnrec_dist.data.samples import WindowSamples
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.windows import END, START, SampleIndex, build_index, open_index
+from attnrec_dist.engine.precision import Precision
 from attnrec_dist.engine.train import Objective
 from attnrec_dist.errors import DataError
 from attnrec_dist.losses import build_loss, loss_config_class
@@ -58,7 +59,7 @@ def main() -> None:
     if (index := open_index(data, config, SCRATCH)) is None:
         raise DataError(f"{SCRATCH}: the index that was just built cannot be opened; remove the directory")
     order = Order(data.manifest.fingerprint, 0, len(index), arguments.batch)
-    steps = Steps(WindowSamples(data, index, config), config, order, Share(0, 1, 1 << 30))
+    steps = Steps(WindowSamples(data, index, config, draws=False), config, order, Share(0, 1, 1 << 30))
     samples = padded_samples(data, index)
     names = samples.column_names
     sources: dict[str, Iterator[Any]] = {
@@ -118,7 +119,7 @@ def trainer(data: DataSet, config: DataConfig) -> Callable[[Any], None]:
     """One update from the micro-batches of a global batch."""
     spec = DataSpec(data.manifest.num_items, config.max_length, statistics=data)
     model = build_model(model_config_class("sasrec")(), spec)
-    objective = Objective(model, build_loss(loss_config_class("softmax")(), spec))
+    objective = Objective(model, build_loss(loss_config_class("softmax")(), spec), Precision("fp32", torch.device("cpu")))
     optimizer = torch.optim.AdamW(objective.parameters(), fused=True)
 
     def train(batch: Any) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import platform
 import statistics
 from pathlib import Path
 
 import torch
+from shared import write_result
 from spine import median
 
 from attnrec_dist.batch import DataSpec, Output
@@ -23,6 +23,7 @@ from attnrec_dist.data.order import Order
 from attnrec_dist.data.samples import WindowSamples
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.windows import build_index, open_index
+from attnrec_dist.engine.precision import Precision
 from attnrec_dist.engine.train import Objective
 from attnrec_dist.losses import build_loss, loss_config_class, rank_as_trained
 from attnrec_dist.models import build_model
@@ -70,9 +71,7 @@ def main() -> None:
         "torch": torch.__version__,
         "rows": rows,
     }
-    path = Path(__file__).parent / "results" / f"{result['date']}-losses.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print(path)
+    write_result(result, "losses")
 
 
 def seconds(config, keys: dict[str, object], spec: DataSpec, micro: list) -> tuple[float, float]:
@@ -81,7 +80,7 @@ def seconds(config, keys: dict[str, object], spec: DataSpec, micro: list) -> tup
     loss = build_loss(build(loss_config_class(keys["name"]), keys, "loss"), spec)
     model = build_model(config.model, spec)
     rank_as_trained(model.table, bool(keys.get("normalize")))
-    objective = Objective(model, loss)
+    objective = Objective(model, loss, Precision("fp32", torch.device("cpu")))
     optimizer = torch.optim.Adam(objective.parameters(), fused=True)
 
     def train(batch) -> None:

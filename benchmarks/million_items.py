@@ -37,6 +37,7 @@ from attnrec_dist.data.samples import WindowSamples
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.windows import build_index, open_index
 from attnrec_dist.engine.optim import OptimizerConfig, make_optimizer
+from attnrec_dist.engine.precision import Precision
 from attnrec_dist.engine.train import Objective
 from attnrec_dist.errors import DataError
 from attnrec_dist.inference.histories import stored_histories
@@ -105,7 +106,11 @@ def train(arguments: argparse.Namespace) -> dict[str, float]:
     finder = EvidenceFinder(needs, data) if needs.names else None
     order = Order(data.manifest.fingerprint, 0, len(index), arguments.batch)
     steps = Steps(WindowSamples(data, index, config, finder), config, order, Share(0, 1, 16384))
-    objective = Objective(model, FullSoftmax(FullSoftmaxConfig(), DataSpec(data.manifest.num_items, config.max_length)))
+    objective = Objective(
+        model,
+        FullSoftmax(FullSoftmaxConfig(), DataSpec(data.manifest.num_items, config.max_length)),
+        Precision("fp32", torch.device("cpu")),
+    )
     optimizer = make_optimizer(objective, OptimizerConfig())
     clocks: dict[str, list[float]] = {"load": [], "forward": [], "backward": [], "update": []}
     for step in range(arguments.steps + 1):  # the first one warms up

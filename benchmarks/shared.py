@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("ATTNREC_RESULTS") or Path(__file__).parent / "results")
 
 
 @dataclass(frozen=True)

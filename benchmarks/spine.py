@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import platform
 import resource
 import statistics
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from shared import write_result
 
 from attnrec_dist.batch import DataSpec
 from attnrec_dist.data.config import DataConfig
@@ -29,6 +29,7 @@ from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.views import find_views
 from attnrec_dist.data.windows import build_index, open_index
 from attnrec_dist.distributed import World
+from attnrec_dist.engine.precision import Precision
 from attnrec_dist.engine.train import Objective
 from attnrec_dist.evaluation.evaluate import EvaluationConfig, evaluate
 from attnrec_dist.losses import build_loss, loss_config_class
@@ -54,7 +55,7 @@ def main() -> None:
     )
     spec = DataSpec(data.manifest.num_items, config.max_length, statistics=data)
     model = build_model(model_config_class("sasrec")(), spec)
-    objective = Objective(model, build_loss(loss_config_class("softmax")(), spec))
+    objective = Objective(model, build_loss(loss_config_class("softmax")(), spec), Precision("fp32", torch.device("cpu")))
     optimizer = torch.optim.AdamW(objective.parameters(), fused=True)
     micro = [batch for step in range(STEPS) for batch in steps[step].micro_batches]
     targets = statistics.mean(len(batch.targets) for batch in micro)
@@ -100,10 +101,7 @@ def main() -> None:
         "evaluation users/s": users,
         "peak MiB": peak,
     }
-    path = Path(__file__).parent / "results" / f"{result['date']}-spine.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print(path)
+    write_result(result, "spine")
 
 
 def median(function: Callable[[object], object], inputs: list) -> float:

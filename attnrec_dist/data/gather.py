@@ -36,27 +36,32 @@ class Gather:
     def pieces(self, wanted: np.ndarray, start: np.ndarray, stop: np.ndarray) -> dict[str, np.ndarray]:
         """The list columns' values from start to stop of each row, int64 [U] each, one after another [T]; no others are read."""
         batch_of = np.searchsorted(self.starts, wanted, side="right") - 1
-        touched = np.unique(batch_of)
+        touched, rows_in = np.unique(batch_of, return_counts=True)
         if len(touched) > FEW_BATCHES:
             batches, places = self._places(wanted)
             begin = np.array([self.offsets[batch][place] for batch, place in zip(batches, places)], np.int64)
             return self._lists(batches, (begin + start).tolist(), (begin + stop).tolist())
-        begin = np.empty(len(wanted), np.int64)
-        for batch in touched:
-            mine = batch_of == batch
-            begin[mine] = self.offsets[batch][wanted[mine] - self.starts[batch]]
+        by_batch = np.argsort(batch_of, kind="stable")  # [U] rows, those of one batch side by side
+        ends = np.cumsum(rows_in)
+        begin = np.empty(len(wanted), np.int64)  # by batch, too
+        for batch, low, high in zip(touched, ends - rows_in, ends):
+            begin[low:high] = self.offsets[batch][wanted[by_batch[low:high]] - self.starts[batch]]
         sizes = stop - start
-        source = np.arange(sizes.sum()) + np.repeat(begin + start - np.cumsum(sizes) + sizes, sizes)  # [T] place in its batch
-        return self._taken(touched, np.repeat(batch_of, sizes), source)
+        size = sizes[by_batch]
+        tokens = np.concatenate([[0], np.cumsum(size)])
+        within = np.arange(tokens[-1]) - np.repeat(tokens[:-1], size)  # [T] place in its row
+        source = within + np.repeat(begin + start[by_batch], size)  # [T] place in its batch
+        target = within + np.repeat((np.cumsum(sizes) - sizes)[by_batch], size)  # [T] place among all, rows in the order given
+        return self._taken(touched, tokens[np.concatenate([[0], ends])], source, target)
 
-    def _taken(self, touched: np.ndarray, batch_of: np.ndarray, source: np.ndarray) -> dict[str, np.ndarray]:
-        """The list columns' values at these places, int64 [T], of these batches, int64 [T]: one copy a batch and column."""
+    def _taken(self, touched: np.ndarray, edges: np.ndarray, source: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+        """The list columns' values at these places of their batches, int64 [T], put where `target` says; one copy a column and
+        batch. Tokens edges[k] to edges[k + 1] are of batch touched[k]."""
         taken = {name: np.empty(len(source), values[0].dtype) for name, values in self.lists.items()}
-        for batch in touched:
-            mine = np.flatnonzero(batch_of == batch)
-            places = source[mine]
+        for batch, low, high in zip(touched, edges[:-1], edges[1:]):
+            places, where = source[low:high], target[low:high]
             for name, values in self.lists.items():
-                taken[name][mine] = values[batch][places]
+                taken[name][where] = values[batch][places]
         return taken
 
     def _places(self, wanted: np.ndarray) -> tuple[list[int], list[int]]:

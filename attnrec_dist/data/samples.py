@@ -41,10 +41,12 @@ class Samples(Protocol):
 
 
 class WindowSamples:
-    """The windows of the training histories: data/windows.py."""
+    """The windows of the training histories: data/windows.py. `draws` says whether a loss draws under the batch's keys."""
 
-    def __init__(self, data: DataSet, index: SampleIndex, config: DataConfig, evidence: EvidenceFinder | None = None):
-        self.data, self.index, self.config, self.evidence = data, index, config, evidence
+    def __init__(
+        self, data: DataSet, index: SampleIndex, config: DataConfig, evidence: EvidenceFinder | None = None, draws: bool = True
+    ):
+        self.data, self.index, self.config, self.evidence, self.draws = data, index, config, evidence, draws
         self.codes = target_codes(config, data.manifest.event_types)
 
     def __len__(self) -> int:
@@ -81,7 +83,8 @@ class WindowSamples:
         if self.config.empty_history:
             pieces = begun(pieces)
         batch = pack(pieces, self.config.basket, self.config.max_length, standins=int((ids < 0).sum()))
-        add_keys(batch, order, step)
+        if self.draws:
+            add_keys(batch, order, step)
         if self.evidence is not None:
             self.evidence.add(batch)
         return batch

@@ -66,7 +66,8 @@ class NextItem:
             raise FaultError(
                 f"{run_dir.index}: rank {world.rank} cannot see the sample index; is the directory shared between the nodes?"
             )
-        self.samples: Samples = WindowSamples(data, index, config.data, evidence_for(config, data))
+        draws = hasattr(config.loss, "negatives")
+        self.samples: Samples = WindowSamples(data, index, config.data, evidence_for(config, data), draws)
         self.views = find_views(data, config.data, "validation")[0]
 
     def model_and_loss(self) -> tuple[nn.Module, nn.Module]:
