@@ -20,7 +20,7 @@ SCRIPTS = {
     "expert_cost": ["configs/quickstart-mixture.yaml", "--data.path", DATA, "--epochs", "1", "--repeats", "1"],
     "strategy_memory": ["--items", "3000"],
     "train_throughput": [DATA, "--max_length", "50", "--rounds", "1", "--rows", "attnrec sampled, own"],
-    "weak_scaling": ["configs/quickstart-sasrec.yaml", "--data", DATA, "--epochs", "0.3", "--rounds", "1"],
+    "weak_scaling": ["configs/quickstart-sasrec.yaml", "--data", DATA, "--epochs", "2", "--rounds", "1"],
     "prepare_scale": ["--events", "20000", "--pandas", "20000"],
 }
 
