@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -69,10 +70,11 @@ def run_command(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 def leave(code: int) -> NoReturn:
     """Ends the process. Under a launcher at once: the network's threads now and then abort a process that is being torn down
-    after all its work is done (seen in 2 tests of one run of the suite, over gloo), which the launcher takes for a failed job."""
+    after all its work is done (seen in 2 tests of one run of the suite, over gloo), which the launcher takes for a failed job.
+    So too where a tracker has not taken everything in its time: its library would wait on."""
     sys.stdout.flush()
     sys.stderr.flush()
-    if "LOCAL_RANK" in os.environ:
+    if "LOCAL_RANK" in os.environ or any(thread.name.startswith("tracker ") for thread in threading.enumerate()):
         os._exit(code)
     sys.exit(code)
 

@@ -6,6 +6,7 @@ Every method of World that talks to others is a collective: all ranks call it, i
 from __future__ import annotations
 
 import ctypes
+import datetime
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -51,12 +52,13 @@ class World:
             return cls(dist.get_rank(), dist.get_world_size(), device)
         return cls(device=device)
 
-    def of_its_own(self) -> World:
-        """The same processes with a group of their own, on CPUs, for a thread beside the training. A collective."""
+    def of_its_own(self, timeout: float) -> World:
+        """The same processes with a group of their own, on CPUs, for a thread beside the training. One waits for another at most
+        `timeout` seconds. A collective."""
         if self.size == 1:
             return World()
         with needing_peers("making a group"):
-            return World(self.rank, self.size, group=dist.new_group(backend="gloo"))
+            return World(self.rank, self.size, group=dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=timeout)))
 
     @property
     def is_main(self) -> bool:

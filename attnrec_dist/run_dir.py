@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import socket
+import threading
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -216,7 +217,7 @@ def checksum(path: Path) -> str:
 
 def write_whole(path: Path, text: str) -> None:
     """Replaces a small file at once: readers see the old text or the new, never a part."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
         with open(partial, "w", encoding="utf-8") as file:
             file.write(text)

@@ -33,7 +33,7 @@ ASIDE = ".aside"
 
 class CheckpointConfig(Section):
     asynchronous: bool = Field(
-        False, description="written by a thread while training goes on, from a copy: holds weights and optimizer once more in RAM"
+        False, description="written by a thread while training goes on, from a copy in RAM of weights and optimizer"
     )
     every_steps: int | None = Field(None, ge=1, description="steps between checkpoints; null: at every evaluation")
     keep: int = Field(2, ge=1, description="newest checkpoints kept; the best one is kept besides")
@@ -109,10 +109,10 @@ def write(run_dir: RunDir, progress: Progress, items: Items, identity: dict[str,
         attempt.mkdir(mode=0o700)
 
     try:
-        world.on_main(_told(doing, begin))
+        world.on_main(told(doing, begin))
         for item in items:
-            world.together(_told(doing, partial(_write, attempt, item)))
-        world.on_main(_told(doing, lambda: _finish(attempt, final, progress, identity)))
+            world.together(told(doing, partial(_write, attempt, item)))
+        world.on_main(told(doing, lambda: _finish(attempt, final, progress, identity)))
     except Exception:
         if world.is_main:
             _remove(attempt)
@@ -158,7 +158,7 @@ def _finish(attempt: Path, final: Path, progress: Progress, identity: dict[str, 
     )
 
 
-def _told(doing: str, function: Callable[[], None]) -> Callable[[], None]:
+def told(doing: str, function: Callable[[], None]) -> Callable[[], None]:
     """The function, its failures to write told as StorageError."""
 
     def told() -> None:

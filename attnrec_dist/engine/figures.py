@@ -25,14 +25,19 @@ from attnrec_dist.models.layers import Block
 from attnrec_dist.ops.item_table import ItemTable
 from attnrec_dist.run_dir import write_whole
 
-# dense products, TFLOP/s, by a part of the device's name and the precision (the makers' data sheets, without sparsity)
+# dense products, TFLOP/s, by a part of the device's name (the first that fits) and the precision, from the makers' data sheets
 PEAK: dict[str, dict[str, float]] = {
+    "H100 PCIe": {"bf16": 756, "fp16": 756, "tf32": 378, "fp32": 51},
+    "H100 NVL": {"bf16": 835, "fp16": 835, "tf32": 417, "fp32": 60},
+    "H200 NVL": {"bf16": 835, "fp16": 835, "tf32": 417, "fp32": 60},
     "H100": {"bf16": 989, "fp16": 989, "tf32": 495, "fp32": 67},
     "H200": {"bf16": 989, "fp16": 989, "tf32": 495, "fp32": 67},
     "A100": {"bf16": 312, "fp16": 312, "tf32": 156, "fp32": 19.5},
     "L40S": {"bf16": 362, "fp16": 362, "tf32": 183, "fp32": 91.6},
+    "V100-PCIE": {"fp16": 112, "fp32": 14},
     "V100": {"fp16": 125, "fp32": 15.7},
 }
+MIG = "MIG"  # a part of a card, of whose arithmetic no data sheet tells
 PARTS = ("data", "forward", "saving", "evaluation")  # what is timed of a job, each rank for itself
 
 
@@ -76,8 +81,9 @@ class Flops:
 class Figures:
     """Counts while a job trains; nothing here waits for the device or for another process but `tell`."""
 
-    def __init__(self, world: World, precision: str, peak: float | None):
-        self.world, self.precision, self.given_peak = world, precision, peak
+    def __init__(self, world: World, precision: str, peak: float | None, alone_forward: bool = True):
+        """`alone_forward`: ranks do not wait for one another in a forward pass, so its time tells who is slow."""
+        self.world, self.precision, self.given_peak, self.alone_forward = world, precision, peak, alone_forward
         self.flops: Flops | None = None
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self.steps = self.tokens = self.targets = self.operations = 0
@@ -106,13 +112,14 @@ class Figures:
     def gathered(self) -> dict[str, Any]:
         """The job's figures; the same on every rank. A collective."""
         passed = max(time.monotonic() - self._began, 1e-9)
-        counts = [self.tokens, self.targets, self.operations, memory(), *(int(1e6 * part) for part in self.seconds.values())]
+        millions = self.operations // 10**6  # of FLOPs: the number itself outgrows 64 bits within hours
+        counts = [self.tokens, self.targets, millions, memory(), *(int(1e6 * part) for part in self.seconds.values())]
         ranks = np.stack(self.world.gather(np.array(counts, np.int64)))  # [ranks, counts]
-        totals = ranks.sum(0)
+        totals = ranks.sum(0, dtype=np.float64)
         parts = dict(zip(PARTS, (ranks[:, 4:] / 1e6 / passed).T.tolist()))
         training = passed * (1 - parts["saving"][0] - parts["evaluation"][0])
         busy = (ranks[:, 4] + ranks[:, 5]) / 1e3 / max(self.steps, 1)  # ms a step until the first gradient can be there
-        tflops = float(totals[2]) / training / 1e12 / self.world.size
+        tflops = float(totals[2]) / training / 1e6 / self.world.size
         peak = self.given_peak or peak_of(self.world.device, self.precision)
         return {
             "steps": self.steps,
@@ -125,8 +132,8 @@ class Figures:
             "FLOPs of a batch": str(self.flops) if self.flops else None,
             **{part: max(shares) for part, shares in parts.items() if part != "forward"},
             "peak MiB": float(ranks[:, 3].max()) / 2**20,
-            "slowest rank": int(busy.argmax()),
-            "its lag, ms a step": float(busy.max() - np.median(busy)),
+            "slowest rank": int(busy.argmax()) if self.alone_forward else None,
+            "its lag, ms a step": float(busy.max() - np.median(busy)) if self.alone_forward else None,
         }
 
     def tell(self, path: Path) -> list[str]:
@@ -143,16 +150,16 @@ class Figures:
         if self.flops is not None:
             lines.append(f"FLOPs of a batch: {self.flops}")
         shares = f"{found['data']:.1%} waiting for data, {found['evaluation']:.1%} evaluating, {found['saving']:.1%} saving"
-        if self.world.size > 1:
+        if self.world.size > 1 and self.alone_forward:
             shares += f"; slowest: rank {found['slowest rank']}, {found['its lag, ms a step']:.1f} ms a step behind the median"
         return [*lines, f"time: {shares}"]
 
 
 def peak_of(device: torch.device, precision: str) -> float | None:
     """TFLOP/s of the device's data sheet; None where it is not known."""
-    if device.type != "cuda":
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    if not name or MIG in name:
         return None
-    name = torch.cuda.get_device_name(device)
     return next((peaks.get(precision) for part, peaks in PEAK.items() if part in name), None)
 
 

@@ -33,7 +33,8 @@ def not_finite(run: Run, strategy: Strategy, batch: GlobalBatch, losses: list[Te
     step, total = batch.step + 1, run.world.sum(torch.stack(losses).sum()).item() / batch.target_weight
     path = run.run_dir.path / "not-finite.json"
     report = {"step": step, "loss": str(total), "parameters": parameters, "samples": samples}
-    run.world.on_main(lambda: write_whole(path, json.dumps(report, indent=1) + "\n"))
+    if not run.replayed:
+        run.world.on_main(lambda: write_whole(path, json.dumps(report, indent=1) + "\n"))
     first = f"of {parameters[0]} and {len(parameters) - 1} other parameters" if parameters else "of no single parameter"
     shown = ", ".join(map(str, samples[:SHOWN])) + (", ..." if len(samples) > SHOWN else "")
     return FaultError(

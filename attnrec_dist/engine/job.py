@@ -6,7 +6,8 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from attnrec_dist.engine.run import start
+from attnrec_dist.engine.checkpoint import Progress
+from attnrec_dist.engine.run import Run, start
 from attnrec_dist.engine.train import train
 from attnrec_dist.errors import ExitCode, StorageError, UserError
 
@@ -34,24 +35,33 @@ def run_training(config: RunConfig, run_dir: RunDir) -> int:
     run = start(config, run_dir)
     run.stop.listen()
     run.metrics.open_trackers(config)
-    with contextlib.closing(run.metrics), run.watchdog:
-        code, progress = train(run)
-        told = run.figures.tell(run_dir.path / "figures.json") if run.figures.steps else []
-    if run.world.is_main:
-        with contextlib.suppress(OSError):
-            run_dir.stop.unlink(missing_ok=True)
-        if code == ExitCode.RUN_AGAIN:
-            reason = run.stop.reason or "a stop request to another process"
-            run_dir.write_status("stopped", progress.step, reason)
-            run.say(f"stopped at step {progress.step} ({reason}); the same command goes on from there")
-        else:
-            run_dir.write_status("done", progress.step, progress.finished)
-            for line in told:
-                run.say(line)
-            run.say(f"{progress.seconds:,.0f} s of training, goodput {progress.goodput:.1%}: the rest are starts and lost steps")
-            run.say(f"done at step {progress.step}; next: attnrec evaluate {run_dir.path}")
+    with contextlib.closing(run.metrics):
+        with run.watchdog:
+            code, progress = train(run)
+            figures = run.figures.tell(run_dir.path / "figures.json") if run.figures.steps else []
+        if run.world.is_main:
+            tell_end(run, code, progress, figures)
     run.job.close()
     return ExitCode.DONE if is_launched() else code
+
+
+def tell_end(run: Run, code: ExitCode, progress: Progress, figures: list[str]) -> None:
+    """What the job came to, in status.json and in words; before the trackers are closed, which may take its time. Rank 0."""
+    run_dir = run.run_dir
+    with contextlib.suppress(OSError):
+        run_dir.stop.unlink(missing_ok=True)
+    if code == ExitCode.RUN_AGAIN:
+        reason = run.stop.reason or "a stop request to another process"
+        run_dir.write_status("stopped", progress.step, reason)
+    else:
+        run_dir.write_status("done", progress.step, progress.finished)
+    for line in figures:
+        run.say(line)
+    if code == ExitCode.RUN_AGAIN:
+        run.say(f"stopped at step {progress.step} ({reason}); the same command goes on from there")
+    else:
+        run.say(f"{progress.seconds:,.0f} s of training, goodput {progress.goodput:.1%}: the rest are starts and lost steps")
+        run.say(f"done at step {progress.step}; next: attnrec evaluate {run_dir.path}")
 
 
 def is_launched() -> bool:

@@ -51,6 +51,11 @@ class Asked:
     reshard: bool = True  # FSDP2: whether weights are gathered anew in the backward pass
     replicas: int = 1  # FSDP2: groups of ranks that hold the same shards (hybrid shard)
 
+    @property
+    def cuts_weights(self) -> bool:
+        """Whether ranks gather weights from one another in a forward pass."""
+        return self.kind == "fsdp2" or self.stage == 3
+
     @classmethod
     def from_environment(cls, processes: int) -> Asked:
         """Raises ConfigError for what is not run, or is to be set elsewhere."""

@@ -41,6 +41,7 @@ def reopen(run_dir: RunDir, config: RunConfig, joined: bool = False) -> Run:
     precision, timeout = config.train.precision, config.train.timeout
     job = join(precision, timeout) if joined else Job(World(), Precision(precision, torch.device("cpu")))
     run = assemble(config, run_dir, job, time.monotonic())
+    run.replayed = True
     for checkpoint in run_dir.complete_checkpoints()[-1:]:
         verify(checkpoint, {"data fingerprint": run.data.manifest.fingerprint})
     return run
@@ -71,17 +72,18 @@ def when(past: Run, user: str, done: int) -> list[tuple[int, int, int]]:
 def tell_step(past: Run, step: int, output: Path | None, again: bool) -> None:
     """Prints what a step trained on, and writes it to a JSON file where one is named; `again` computes it. Raises ConfigError."""
     found = replay(past, step)
-    if again:
-        found |= recompute(past, step)
     loss = "not done yet" if found["logged_loss"] is None else f"loss {found['logged_loss']:.6g}"
     print(f"step {found['step']}, epoch {found['epoch']}: {found['targets']} targets, {found['tokens']} tokens, {loss}")
     print(f"batch sha256 {found['sha256']}")
-    if again:
-        print(f"recomputed: loss {found['recomputed_loss']:.6g}, from {found['recomputed_from']}{apart(found)}")
     for each in found["samples"]:
         print(f"sample {each['sample']}  user {each['user']}")
     if output:
         write_whole(output, json.dumps(found, indent=1) + "\n")
+    if again:
+        found |= recompute(past, step)
+        print(f"recomputed: loss {found['recomputed_loss']:.6g}, from {found['recomputed_from']}{apart(found)}")
+        if output:
+            write_whole(output, json.dumps(found, indent=1) + "\n")
 
 
 def replay(past: Run, step: int) -> dict[str, Any]:

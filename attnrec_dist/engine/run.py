@@ -75,6 +75,7 @@ class Run:
     watchdog: Watchdog
     max_steps: int
     began: float  # time.monotonic() when this process joined the job
+    replayed: bool = False  # nothing is to be written
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -194,7 +195,7 @@ def assemble(config: RunConfig, run_dir: RunDir, job: Job, began: float) -> Run:
         task=task,
         steps=Steps(task.samples, config.data, order, Share(world.rank, world.size, train.micro_batch_tokens)),
         metrics=Metrics(run_dir.metrics, world.is_main),
-        figures=Figures(world, train.precision, config.tracking.peak_tflops),
+        figures=Figures(world, train.precision, config.tracking.peak_tflops, not job.asked.cuts_weights),
         stop=StopRequest(run_dir.stop, train.max_hours),
         watchdog=Watchdog(
             config.watchdog,

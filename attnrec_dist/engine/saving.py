@@ -21,7 +21,7 @@ class Saver(AbstractContextManager["Saver"]):
 
     def __init__(self, run: Run, strategy: Strategy):
         self.run, self.strategy = run, strategy
-        self.behind = run.world.of_its_own() if run.config.checkpoint.asynchronous else None
+        self.behind = run.world.of_its_own(run.config.train.timeout) if run.config.checkpoint.asynchronous else None
         self._thread: threading.Thread | None = None
         self._failed: BaseException | None = None
 
@@ -29,7 +29,9 @@ class Saver(AbstractContextManager["Saver"]):
         """An error of the training does not cut a checkpoint off."""
         if self._thread is not None:
             self._thread.join()
-        self._failed = None
+        if self._failed is not None:  # beside the error that ends the training
+            self.run.say(f"attnrec: {self._failed}")
+            self._failed = None
 
     def save(self, progress: Progress) -> None:
         """A checkpoint of this step, and the links to the last and the best one. Raises StorageError."""
@@ -70,7 +72,7 @@ class Saver(AbstractContextManager["Saver"]):
             settle(run, progress, path)
             run.run_dir.write_status("running", progress.step)
 
-        world.on_main(settled)
+        world.on_main(checkpoint.told(f"the links to the checkpoint of step {progress.step}", settled))
         run.watchdog.moved()
 
 

@@ -11,6 +11,7 @@ import importlib.util
 import queue
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -21,14 +22,17 @@ from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracke
 from attnrec_dist.errors import MissingExtraError
 from attnrec_dist.run_dir import write_whole
 
-PATIENCE = 30.0  # seconds that the end of a job waits for what a tracker has not yet taken
+WAITING = 10_000  # looks at the losses, each of some steps, that a tracker may lag behind
+THREAD = "tracker"  # how its thread's name begins
+PATIENCE = 20.0  # seconds that the end of a job waits for what a tracker has not yet taken
 Line = dict[str, Any]
 
 
 def require(names: list[str]) -> None:
     """Raises MissingExtraError for a tracker that is not installed."""
     for name in names:
-        if importlib.util.find_spec(name) is None:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:  # without one it is a mere folder of that name, such as W&B's own
             raise MissingExtraError(name, name, f"tracking.{name}")
 
 
@@ -38,17 +42,32 @@ class Tracker:
     def __init__(self, name: str, opened: Callable[[], GeneralTracker]):
         self.name = name
         self._opened = opened
-        self._lines: queue.SimpleQueue[list[Line] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._pass_on, name=name, daemon=True)
+        self._lines: queue.Queue[list[Line] | None] = queue.Queue(WAITING)
+        self._behind = False
+        self._thread = threading.Thread(target=self._pass_on, name=f"{THREAD} {name}", daemon=True)
         self._thread.start()
 
     def log(self, lines: list[Line]) -> None:
         """Each a step with its values."""
-        self._lines.put(lines)
+        self._put(lines)
 
-    def close(self) -> None:
-        self._lines.put(None)
-        self._thread.join(PATIENCE)
+    def end(self) -> None:
+        """Nothing more is to come."""
+        self._put(None)
+
+    def _put(self, lines: list[Line] | None) -> None:
+        if not self._thread.is_alive():
+            return
+        try:
+            self._lines.put_nowait(lines)
+        except queue.Full:
+            if not self._behind:
+                self._behind = True
+                self._say("is too slow, so steps are left out; metrics.jsonl has them all")
+
+    def wait(self, until: float) -> None:
+        """Until it has taken everything, or a time of time.monotonic()."""
+        self._thread.join(max(0.0, until - time.monotonic()))
         if self._thread.is_alive():
             self._say(f"has not taken everything within {PATIENCE:.0f} s; metrics.jsonl has it all")
 
@@ -98,16 +117,14 @@ def _wandb(run_dir: Path, project: str, config: Line) -> GeneralTracker:
     import wandb
 
     kept = run_dir / "wandb.id"
-    known = kept.exists()
-    if not known:
-        write_whole(kept, uuid.uuid4().hex)
+    name = kept.read_text() if kept.exists() else uuid.uuid4().hex
     quiet = wandb.Settings(console="off", disable_git=True, save_code=False)  # no address of a repository leaves the machine
-    where = {"id": kept.read_text(), "resume": "allow", "name": run_dir.name, "dir": str(run_dir), "settings": quiet}
-    tracker = _started(WandBTracker(project, **where))
+    tracker = _started(WandBTracker(project, id=name, resume="allow", name=run_dir.name, dir=str(run_dir), settings=quiet))
     tracker.tracker.define_metric("step")
     tracker.tracker.define_metric("*", step_metric="step")
-    if not known:
+    if not kept.exists():
         tracker.store_init_configuration(config)
+        write_whole(kept, name)
     return tracker
 
 
@@ -116,6 +133,6 @@ def _mlflow(run_dir: Path, project: str, config: Line) -> GeneralTracker:
     if kept.exists():
         return _started(MLflowTracker(project, run_id=kept.read_text()))
     tracker = _started(MLflowTracker(project, run_name=run_dir.name))
-    write_whole(kept, tracker.tracker.info.run_id)
     tracker.store_init_configuration(config)
+    write_whole(kept, tracker.tracker.info.run_id)
     return tracker

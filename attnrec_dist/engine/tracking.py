@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import Field
 from torch import Tensor
 
-from attnrec_dist.engine.trackers import Tracker, open_trackers
+from attnrec_dist.engine.trackers import PATIENCE, Tracker, open_trackers
 from attnrec_dist.errors import FaultError, StorageError
 from attnrec_dist.run_dir import write_whole
 from attnrec_dist.settings import Section, flatten
@@ -105,8 +105,12 @@ class Metrics:
             )
 
     def close(self) -> None:
+        """Gives the trackers PATIENCE seconds, all together, to take what they have not yet taken."""
+        until = time.monotonic() + PATIENCE
         for tracker in self.trackers:
-            tracker.close()
+            tracker.end()
+        for tracker in self.trackers:
+            tracker.wait(until)
 
 
 class Waiting:

@@ -28,6 +28,7 @@ from attnrec_dist.errors import ExitCode
 from attnrec_dist.settings import Section
 
 TICK = 1.0  # seconds between signs of life
+LAST_WORDS = 10.0  # seconds for files to be written before the process leaves
 STANDSTILL = 5.0  # seconds by which a tick must be late to tell that this process was itself suspended
 VERDICT = "watchdog/verdict"
 RECORDED = "1000"  # collectives that torch keeps in mind for a flight record
@@ -156,27 +157,34 @@ class Watchdog:
             message = f"{why}; run the same command again to go on from the last checkpoint"
             faulthandler.dump_traceback(sys.stderr, all_threads=True)
             print(f"attnrec, rank {self.world.rank}: error: {message}", file=sys.stderr, flush=True)
-            if self.folder is not None and self.world.size > 1:
-                last = flight_record(self.folder / f"flight-rank-{self.world.rank}.json")
-                print(f"attnrec, rank {self.world.rank}: {last}", file=sys.stderr, flush=True)
             try:
                 if tell_others and self._store is not None:
                     self._store.set(VERDICT, why)
                     time.sleep(2 * TICK)  # the store may live in this process or end with it
-                if self.world.is_main:
-                    self.tell(why)
+                last_words = threading.Thread(target=self._last_words, args=(why,), daemon=True)
+                last_words.start()
+                last_words.join(LAST_WORDS)
             finally:
                 os._exit(ExitCode.FAULT)
+
+    def _last_words(self, why: str) -> None:
+        """What is written to files: of a disk that does not answer, this thread alone has to wait."""
+        if self.world.is_main:
+            self.tell(why)
+        if self.folder is not None and self.world.size > 1:
+            last = flight_record(self.folder / f"flight-rank-{self.world.rank}.json")
+            print(f"attnrec, rank {self.world.rank}: {last}", file=sys.stderr, flush=True)
 
 
 def flight_record(path: Path) -> str:
     """Writes the last RECORDED collectives, which torch keeps, and tells the very last. All ranks' files show who is where."""
     try:
-        from torch._C._distributed_c10d import _dump_fr_trace_json  # type: ignore[attr-defined]
+        from torch._C import _distributed_c10d as recorder  # NCCL has a record of its own
 
-        text = _dump_fr_trace_json(includeCollectives=True, onlyActive=False)
-        last = json.loads(text)["entries"][-1]
+        dump = getattr(recorder, "_dump_nccl_trace_json" if dist.get_backend() == "nccl" else "_dump_fr_trace_json")
+        text = dump(includeCollectives=True, onlyActive=False)
         path.write_bytes(text)
+        last = [entry for entry in json.loads(text)["entries"] if entry["process_group"][0] == "0"][-1]  # of all processes' group
     except Exception as error:  # the job is ending: this must not keep it
         return f"no flight record ({error or type(error).__name__})"
     sizes = ", ".join(map(str, last["input_sizes"]))

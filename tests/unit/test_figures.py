@@ -101,6 +101,20 @@ def test_time_is_dealt_to_its_parts(tmp_path):
     assert lines[1].startswith("FLOPs of a batch: 6 x (100 weights x tokens")
 
 
+def test_a_month_of_a_gpu_is_counted(tmp_path):
+    figures = Figures(World(), "bf16", peak=400)
+    figures.flops, figures.operations, figures.steps = Flops(100, 0, 1, 1), 10**21, 1
+    figures.begin()
+    time.sleep(0.01)
+    assert figures.gathered()["TFLOP/s a process"] > 1e7
+
+
+def test_where_forward_passes_wait_for_one_another_nobody_is_slow():
+    figures = Figures(World(), "fp32", None, alone_forward=False)
+    figures.begin()
+    assert figures.gathered()["slowest rank"] is None
+
+
 def test_a_training_ends_with_them(trained, attnrec, tmp_path):
     done = attnrec("train", trained.run_yaml, "--run_dir", tmp_path / "run", "--data", trained.data)
     assert done.code == 0, done.err

@@ -82,8 +82,12 @@ def test_a_loss_that_was_not_finite_is_so_again(attnrec, trained, tmp_path):
     done = attnrec("train", trained.run_yaml, "--data", trained.data, "--run_dir", tmp_path / "run", *keys)
     assert done.code == 1
     report = json.loads((tmp_path / "run" / "not-finite.json").read_text())
-    again = attnrec("replay", tmp_path / "run", "--step", report["step"], "--recompute")
+    (tmp_path / "run" / "not-finite.json").write_text("as it was")
+    again = attnrec("replay", tmp_path / "run", "--step", report["step"], "--recompute", "--output", tmp_path / "step.json")
     assert again.code == 1
+    assert (tmp_path / "run" / "not-finite.json").read_text() == "as it was"
+    assert "batch sha256" in again.out
+    assert json.loads((tmp_path / "step.json").read_text())["step"] == report["step"]
     assert f"the loss of step {report['step']} is {report['loss']}" in again.err
 
 

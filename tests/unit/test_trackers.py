@@ -154,9 +154,34 @@ def test_one_that_is_slow_holds_nothing_up(tmp_path, capsys, monkeypatch):
     assert time.monotonic() - began < 0.3
     metrics.close()
     assert slow.taken == [*((step, {"train/loss": float(step)}) for step in range(5)), "finished"]
-    monkeypatch.setattr(trackers, "PATIENCE", 0.05)
+    monkeypatch.setattr("attnrec_dist.engine.tracking.PATIENCE", 0.05)
     metrics.trackers = [trackers.Tracker("tensorboard", Slow)]
     metrics.log(9, loss=0.0)
     metrics.flush()
     metrics.close()
     assert "metrics.jsonl has it all" in capsys.readouterr().err
+    monkeypatch.setattr(trackers, "WAITING", 2)
+    metrics.trackers = [trackers.Tracker("tensorboard", Slow)]
+    for step in range(9):
+        metrics.log(step, loss=0.0)
+        metrics.flush()
+    assert capsys.readouterr().err.count("is too slow, so steps are left out") == 1
+
+
+def test_a_failed_one_takes_no_memory(tmp_path, capsys):
+    def unreachable():
+        raise OSError(113, "No route to host")
+
+    tracker = trackers.Tracker("mlflow", unreachable)
+    tracker.wait(time.monotonic() + 5)
+    for step in range(100):
+        tracker.log([{"step": step, "loss": 0.0}])
+    assert tracker._lines.empty()
+    assert capsys.readouterr().err.count("No route to host") == 1
+
+
+def test_a_folder_of_that_name_is_no_package(tmp_path, monkeypatch):
+    (tmp_path / "nobody_has_this").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MissingExtraError):
+        trackers.require(["nobody_has_this"])
