@@ -30,7 +30,7 @@ class TrackingConfig(Section):
     tensorboard: bool = Field(False, description="TensorBoard files in the run directory as well (extra: tensorboard)")
     wandb: bool = Field(False, description="Weights & Biases as well (extra: wandb; where to: WANDB_MODE, WANDB_API_KEY)")
     mlflow: bool = Field(False, description="MLflow as well (extra: mlflow; where to: MLFLOW_TRACKING_URI)")
-    project: str = Field("attnrec_dist", min_length=1, description="the project of W&B, the experiment of MLflow")
+    project: str = Field("attnrec", min_length=1, description="the project of W&B, the experiment of MLflow")
     peak_tflops: float | None = Field(
         None, gt=0, description="the device's TFLOP/s in this precision, for MFU; null: by the data sheets of known GPUs"
     )

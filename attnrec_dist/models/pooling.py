@@ -96,7 +96,8 @@ class HistoryPool(nn.Module):
         """[B, D]; padding comes last, so no state that is read has seen it."""
         padded = tokens.new_zeros(layout.num_rows, max(1, layout.max_length), tokens.shape[1])  # [B, L, D]
         padded = padded.index_put((layout.rows, layout.places), tokens)
-        states, _ = self.recurrent(padded)  # type: ignore[misc]
+        with torch.autocast("cpu", enabled=False):  # CPUs without AVX-512 have no LSTM in bf16, and torch fails on them
+            states, _ = self.recurrent(padded)  # type: ignore[misc]
         last = (layout.lengths - 1).clamp(min=0)
         chosen: Tensor = states[torch.arange(layout.num_rows, device=last.device), last]
         return chosen

@@ -68,7 +68,7 @@ def in_mlflow(run: Path) -> list[dict[str, list[tuple[int, float]]]]:
     from mlflow import MlflowClient
 
     client = MlflowClient()
-    (experiment,) = client.search_experiments(filter_string="name = 'attnrec_dist'")
+    (experiment,) = client.search_experiments(filter_string="name = 'attnrec'")
     found = []
     for each in client.search_runs([experiment.experiment_id]):
         names = each.data.metrics
