@@ -94,8 +94,11 @@ def read_histories(
     if EVENT not in table.column_names and len(types) > 1:
         assumed = types[event_codes(None, 1, data, config, str(path))[0]]
         say(f"{path}: lacks the column {EVENT}, so all rows count as {assumed}; add it ({', '.join(types)}) if they are not")
+    stamps = table["timestamp"]
     try:
-        times = table["timestamp"].cast(pa.int64()).to_numpy()
+        if pa.types.is_timestamp(stamps.type):  # of Parquet, in whatever unit
+            stamps = stamps.cast(pa.timestamp("s", stamps.type.tz), safe=False)
+        times = stamps.cast(pa.int64()).to_numpy()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InputError(f"{path}: column timestamp must hold unix seconds: {error}") from None
     if table["user"].null_count or table["timestamp"].null_count:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from launching import Trial
+from scripts.strategies import VARIABLES
 from test_once import flat
 from test_resume import assert_same_run, kill
 
@@ -153,8 +154,7 @@ def test_a_stale_lock_of_deepspeed_holds_nothing_up(trial: Callable[..., Trial],
             folder.mkdir(parents=True)
             (folder / "lock").touch()
     run = trial(train__max_steps=3)
-    zero = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}
-    run.environment = {**zero, "TORCH_EXTENSIONS_DIR": str(extensions)}
+    run.environment = {**VARIABLES["zero2"], "TORCH_EXTENSIONS_DIR": str(extensions)}
     before = sorted(extensions.rglob("*"))
     run.run(2)
     assert run.status()["state"] == "done"

@@ -17,7 +17,8 @@ from attnrec_dist.data.shards import DataSet
 from attnrec_dist.errors import ConfigError, InputError
 from attnrec_dist.inference import histories as histories_module
 from attnrec_dist.inference import recommend as recommend_module
-from attnrec_dist.inference.histories import stored_histories
+from attnrec_dist.inference.histories import read_histories, stored_histories
+from attnrec_dist.inference.load import load_model
 
 
 def rows_of(path) -> dict[str, list[dict]]:
@@ -230,3 +231,12 @@ def test_python_refuses_what_the_command_refuses(recommender):
             recommender.recommend(wrong)
     with pytest.raises(ConfigError, match="exclude: item ids are texts in a list"):
         recommender.recommend(["item-1"], exclude=[3])
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.timestamp("s"), pa.timestamp("us"), pa.timestamp("ns", "UTC")])
+def test_parquet_times_of_any_unit_are_unix_seconds(trained, tmp_path, kind):
+    seconds = pa.array([1_600_000_000, 1_600_000_060])
+    stamps = seconds if kind == pa.int64() else seconds.cast(pa.timestamp("s")).cast(kind)
+    pq.write_table(pa.table({"user": ["a", "a"], "item": ["item-1", "item-2"], "timestamp": stamps}), tmp_path / "fresh.parquet")
+    model = load_model(trained.run)
+    assert read_histories(tmp_path / "fresh.parquet", model.data, model.config).times.tolist() == seconds.to_pylist()
