@@ -34,6 +34,8 @@ class RunDir:
         self.path = path
         self._lock: IO[str] | None = None
         self._is_new = False
+        self._telling = threading.Lock()  # of status.json
+        self._ended = False
 
     @classmethod
     def existing(cls, path: Path) -> RunDir:
@@ -96,7 +98,7 @@ class RunDir:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
-        self._lock = file
+        self._lock, self._ended = file, False
 
     @property
     def locked(self) -> bool:
@@ -119,7 +121,13 @@ class RunDir:
         return True
 
     def write_status(self, state: State, step: int, reason: str = "") -> None:
-        write_whole(self.path / "status.json", json.dumps({"state": state, "step": step, "reason": reason}, indent=1) + "\n")
+        """`running` is not written over this process's last word, which the watchdog may say while a thread still saves."""
+        with self._telling:
+            if self._ended and state == "running":
+                return
+            self._ended = state != "running"
+            text = json.dumps({"state": state, "step": step, "reason": reason}, indent=1) + "\n"
+            write_whole(self.path / "status.json", text)
 
     def status(self) -> dict[str, Any]:
         try:

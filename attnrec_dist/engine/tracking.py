@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,6 +51,7 @@ class Metrics:
     def __init__(self, path: Path, active: bool):
         self.path, self.active = path, active
         self.trackers: list[Tracker] = []
+        self._asked: Callable[[], list[Tracker]] = list
         self._waiting: list[dict[str, Any]] = []
 
     def cut_back(self, step: int, evaluated: bool = True) -> float:
@@ -87,6 +88,7 @@ class Metrics:
                     file.write("".join(json.dumps(line) + "\n" for line in lines))
             except OSError as error:
                 raise StorageError.of(error, f"writing {self.path}") from None
+            self.trackers, self._asked = self.trackers + self._asked(), list
             for tracker in self.trackers:
                 tracker.log(lines)
         for line in lines:
@@ -97,12 +99,10 @@ class Metrics:
                 )
 
     def open_trackers(self, config: Section) -> None:
-        """Those that the run's configuration asks for, on rank 0."""
+        """Those that the run's configuration asks for, on rank 0, once there is something to tell."""
         asked: TrackingConfig = config.tracking  # type: ignore[attr-defined]
-        if self.active:
-            self.trackers = open_trackers(
-                asked.trackers, self.path.parent, asked.project, flatten(config.model_dump(mode="json"))
-            )
+        flat = flatten(config.model_dump(mode="json"))
+        self._asked = lambda: open_trackers(asked.trackers, self.path.parent, asked.project, flat)
 
     def close(self) -> None:
         """Gives the trackers PATIENCE seconds, all together, to take what they have not yet taken."""

@@ -129,6 +129,11 @@ def test_status_is_what_was_written_last_or_unknown(tmp_path):
     run.write_status("running", 3)
     run.write_status("stopped", 7, "signal SIGTERM")
     assert run.status() == {"state": "stopped", "step": 7, "reason": "signal SIGTERM"}
+    run.write_status("running", 9)  # by a thread that was still saving
+    assert run.status()["state"] == "stopped"
+    run.lock()
+    run.write_status("running", 9)
+    assert run.status()["state"] == "running"
     (tmp_path / "status.json").write_text('{"state": "runn')
     assert run.status()["state"] == "unknown"
 

@@ -91,6 +91,9 @@ def test_a_training_that_goes_on_goes_on_in_the_same_run(name, trained, attnrec,
     assert done.code == 0, done.err
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     found = READ[name](run)
+    done = attnrec("train", trained.run_yaml, *options)  # which is finished, so it has nothing to tell
+    assert done.code == 0, done.err
+    assert READ[name](run) == found
     joined: dict[str, dict[int, float]] = {}
     for each in found:
         for key, points in each.items():
