@@ -28,18 +28,24 @@ class DuckEngine:
     def __init__(self, config: EngineSection, scratch: Path):
         self.limits = config
         self.scratch = scratch
-        self.connection = duckdb.connect(
-            str(scratch / "work.duckdb"),
-            config={
-                "memory_limit": config.memory_limit,
-                "threads": config.threads or os.cpu_count() or 1,
-                "temp_directory": str(scratch / "spill"),
-                "preserve_insertion_order": False,
-                "partitioned_write_flush_threshold": _FLUSH_ROWS,
-                "autoinstall_known_extensions": False,
-                "autoload_known_extensions": False,
-            },
-        )
+        try:
+            self.connection = duckdb.connect(
+                str(scratch / "work.duckdb"),
+                config={
+                    "memory_limit": config.memory_limit,
+                    "threads": config.threads or os.cpu_count() or 1,
+                    "temp_directory": str(scratch / "spill"),
+                    "preserve_insertion_order": False,
+                    "partitioned_write_flush_threshold": _FLUSH_ROWS,
+                    "autoinstall_known_extensions": False,
+                    "autoload_known_extensions": False,
+                },
+            )
+        except duckdb.ParserException as error:
+            limit = f"engine.memory_limit {config.memory_limit}"
+            raise ConfigError(f"{limit}: {error}; write what the machine has, for example 2GB") from None
+        except duckdb.Error as error:
+            raise self._translated(error) from None
         self.run("SET TimeZone = 'UTC'")
         self.run("SET enable_progress_bar = false")
 

@@ -201,6 +201,13 @@ def test_memory_limit_too_small(tmp_path):
     rows = [{"user": str(draw.random()), "item": str(draw.random()), "time": "5"} for _ in range(30_000)]
     file = write_csv(tmp_path / "log.csv", rows)
     has(message_of(tmp_path, [file], ConfigError, engine={"memory_limit": "1MB"}), "engine.memory_limit 1MB", "raise it")
+    has(message_of(tmp_path, [file], ConfigError, engine={"memory_limit": "0GB"}), "engine.memory_limit 0GB", "raise it")
+
+
+def test_a_memory_limit_that_no_machine_has(tmp_path):
+    file = write_csv(tmp_path / "log.csv", GOOD)
+    message = message_of(tmp_path, [file], ConfigError, engine={"memory_limit": "99999999999TB"})
+    has(message, "engine.memory_limit 99999999999TB", "too large", "for example 2GB")
 
 
 @pytest.mark.parametrize(
@@ -222,6 +229,7 @@ def test_memory_limit_too_small(tmp_path):
         ({"input": {"header": False}}, ["names must list"]),
         ({"items": {"file": "x", "id": "id", "columns": {"count": "n"}}}, ["'count'", "index, id, count"]),
         ({"engine": {"memory_limit": "2"}}, ["engine.memory_limit", "unit"]),
+        ({"engine": {"memory_limit": "10000PB"}}, ["engine.memory_limit", "unit", "2GB"]),
     ],
 )
 def test_conflicting_settings(sections, parts):
