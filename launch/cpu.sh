@@ -2,6 +2,7 @@
 # Several processes on the CPUs of this machine, also where it has GPUs; the cores are shared out among them. The first argument
 # is how many processes, the others are those of `attnrec`:
 #   launch/cpu.sh 2 train CONFIG.yaml
+# LAUNCH names another strategy than launch/ddp.yaml, as for launch/ddp.sh, which this calls.
 set -euo pipefail
 if ! [[ "${1:-}" =~ ^[1-9][0-9]*$ ]]; then
   echo "how many processes? type: $0 2 train CONFIG.yaml" >&2

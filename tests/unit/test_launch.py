@@ -15,7 +15,7 @@ RUN = "-m attnrec_dist train my.yaml --train.seed 1"
 
 def call(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """With `echo` in place of Python, so that what would be run is printed instead."""
-    environment = os.environ | {"PYTHON": "echo", **variables}
+    environment = {name: value for name, value in os.environ.items() if name != "LAUNCH"} | {"PYTHON": "echo", **variables}
     return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False)
 
 
@@ -40,11 +40,21 @@ def test_a_wrapper_prints_what_it_runs_and_runs_it(wrapper, numbers, expected):
     assert done.stderr.splitlines()[-1] == f"+ echo {done.stdout.strip()}"
 
 
-def test_nodes_take_another_strategy_from_the_environment():
-    assert (
-        "--config_file launch/other.yaml"
-        in call("launch/nodes.sh", "1", "0", "a:1", "1", "train", LAUNCH="launch/other.yaml").stdout
-    )
+@pytest.mark.parametrize(("wrapper", "numbers"), [("ddp.sh", ["2"]), ("cpu.sh", ["2"]), ("nodes.sh", ["1", "0", "a:1", "1"])])
+def test_a_wrapper_takes_another_strategy_from_the_environment(wrapper, numbers):
+    done = call(f"launch/{wrapper}", *numbers, "train", LAUNCH="launch/other.yaml")
+    assert f"{ACCELERATE} launch/other.yaml --num_" in done.stdout
+
+
+def test_in_a_hybrid_shard_a_node_is_a_group_unless_the_yaml_is_the_users_own(tmp_path):
+    yaml = ROOT / "launch" / "fsdp2-hybrid.yaml"
+    own = tmp_path / yaml.name
+    own.write_bytes(yaml.read_bytes())
+    sizes = "--parallelism_config_dp_replicate_size 3 --parallelism_config_dp_shard_size 8 --num_machines 3"
+    words = ["launch/nodes.sh", "3", "1", "a:1", "8", "train"]
+    assert sizes in call(*words, LAUNCH="launch/fsdp2-hybrid.yaml").stdout
+    assert sizes in call(*words, LAUNCH=str(yaml)).stdout
+    assert "parallelism_config" not in call(*words, LAUNCH=str(own)).stdout
 
 
 def test_processes_on_cpus_see_no_gpu():
