@@ -2,6 +2,7 @@
 
 config.yaml      the complete configuration, re-runnable       metrics.jsonl   one JSON object a line
 status.json      state, step, reason                           checkpoints/step-00000100/, best, last
+jobs.jsonl       of each job: versions, commit, world, data    figures.json    speed and memory of the last job
 lock             held by the job that trains                   index/          the sample index
 STOP             made by whoever wants the job to stop; removed when it has
 """
@@ -9,6 +10,7 @@ STOP             made by whoever wants the job to stop; removed when it has
 from __future__ import annotations
 
 import difflib
+import errno
 import fcntl
 import hashlib
 import json
@@ -55,6 +57,10 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     @property
+    def jobs(self) -> Path:
+        return self.path / "jobs.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -88,7 +94,13 @@ class RunDir:
             raise StorageError.of(error, f"locking the run directory {self.path}") from None
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):  # nobody holds it: the file system has no locks
+                file.close()
+                raise StorageError(
+                    f"{self.path}: its file system takes no lock ({error.strerror}), and without one two jobs could write here; "
+                    "choose a --run_dir elsewhere, or have it mounted with locks (Lustre: -o flock)"
+                ) from None
             file.seek(0)
             holder = file.read().strip() or "unknown"
             file.close()
@@ -109,7 +121,7 @@ class RunDir:
         """Removes what `create` and `lock` made, where nothing else has come into it; whether it did."""
         if not self._is_new or not self.locked:
             return False
-        files = (self.path / "status.json", self.config, self.path / "lock")
+        files = (self.path / "status.json", self.config, self.jobs, self.path / "lock")
         folders = (self.checkpoints, self.index)
         if set(self.path.iterdir()) - {*files, *folders} or any(any(folder.iterdir()) for folder in folders):
             return False

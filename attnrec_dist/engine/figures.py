@@ -38,6 +38,14 @@ PEAK: dict[str, dict[str, float]] = {
     "V100": {"fp16": 125, "fp32": 15.7},
 }
 MIG = "MIG"  # a part of a card, of whose arithmetic no data sheet tells
+LOGGED = {
+    "targets_per_second": "targets/s",
+    "tokens_per_second": "tokens/s",
+    "tflops": "TFLOP/s a process",
+    "mfu": "MFU",
+    "peak_mib": "peak MiB",
+    "lag_ms": "its lag, ms a step",
+}
 PARTS = ("data", "forward", "saving", "evaluation")  # what is timed of a job, each rank for itself
 
 
@@ -135,6 +143,13 @@ class Figures:
             "slowest rank": int(busy.argmax()) if self.alone_forward else None,
             "its lag, ms a step": float(busy.max() - np.median(busy)) if self.alone_forward else None,
         }
+
+    def so_far(self) -> dict[str, float]:
+        """Those that metrics.jsonl and the trackers get beside an evaluation, before it. A collective."""
+        if not self.steps:
+            return {}
+        found = self.gathered()
+        return {f"job/{name}": found[figure] for name, figure in LOGGED.items() if found[figure] is not None}
 
     def tell(self, path: Path) -> list[str]:
         """Writes the figures, rank 0, and gives them as lines. A collective."""

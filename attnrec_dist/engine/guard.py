@@ -19,18 +19,21 @@ SHOWN = 5
 
 
 def not_finite(run: Run, strategy: Strategy, batch: GlobalBatch, losses: list[Tensor]) -> FaultError:
-    """The error to stop with, all ranks alike; rank 0 writes not-finite.json. Nothing was updated. A collective.
+    """The error to stop with, all ranks alike; rank 0 writes not-finite.json. A collective.
 
     Samples are those of the micro-batches whose loss is not finite, of all ranks; where all losses are finite and only the
-    gradient is not, those of the whole step.
+    gradient is not, those of the whole step. On a GPU losses are looked at every few steps: one of those before may be the first.
     """
     parameters = strategy.not_finite()
     bad = [micro.sample_ids.cpu() for micro, loss in zip(batch.micro_batches, losses, strict=True) if not bool(loss.isfinite())]
     mine = torch.cat(bad).numpy() if bad else np.empty(0, np.int64)
-    found = np.concatenate(run.world.gather(mine))
-    samples = found if len(found) else order_of.samples(run.steps.order, batch.step)
-    samples = np.sort(samples[samples >= 0]).tolist()
+    samples = np.concatenate(run.world.gather(mine))
     step, total = batch.step + 1, run.world.sum(torch.stack(losses).sum()).item() / batch.target_weight
+    earlier = run.metrics.first_not_finite()
+    step, total = earlier or (step, total)
+    if earlier or not len(samples):
+        samples = order_of.samples(run.steps.order, step - 1)
+    samples = np.sort(samples[samples >= 0]).tolist()
     path = run.run_dir.path / "not-finite.json"
     report = {"step": step, "loss": str(total), "parameters": parameters, "samples": samples}
     if not run.replayed:
@@ -39,6 +42,5 @@ def not_finite(run: Run, strategy: Strategy, batch: GlobalBatch, losses: list[Te
     shown = ", ".join(map(str, samples[:SHOWN])) + (", ..." if len(samples) > SHOWN else "")
     return FaultError(
         f"the loss of step {step} is {total}, and the gradient {first} is not finite; samples {shown}: all of them in {path}. "
-        "Nothing was updated, the newest checkpoint is from before it: lower --optimizer.lr or set --optimizer.clip_norm 1.0, "
-        "and run again"
+        "The newest checkpoint is from before it: lower --optimizer.lr or set --optimizer.clip_norm 1.0, and run again"
     )

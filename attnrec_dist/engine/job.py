@@ -6,10 +6,13 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+import torch
+
 from attnrec_dist.engine.checkpoint import Progress
-from attnrec_dist.engine.run import Run, start
+from attnrec_dist.engine.join import join
+from attnrec_dist.engine.run import Run, start, watchdog_of
 from attnrec_dist.engine.train import train
-from attnrec_dist.errors import ExitCode, StorageError, UserError
+from attnrec_dist.errors import ConfigError, ExitCode, StorageError, UserError
 
 if TYPE_CHECKING:
     from attnrec_dist.run_config import RunConfig
@@ -20,23 +23,41 @@ def train_in(run_dir: RunDir, config: RunConfig) -> int:
     """Trains; what goes wrong is left in status.json too."""
     try:
         return run_training(config, run_dir)
-    except BaseException as error:
+    except BaseException as caught:
+        error = in_our_words(caught, config)
         if run_dir.locked:
             state: State = "user_error" if isinstance(error, UserError) else "fault"
             if state == "user_error" and not is_launched() and run_dir.discard():
-                raise  # a start that was refused leaves nothing; under a launcher status.json tells the outcome
+                raise error from None  # a start that was refused leaves nothing; under a launcher status.json tells the outcome
             with contextlib.suppress(StorageError):  # on a full disk the first error is the one to tell
                 run_dir.write_status(state, int(run_dir.status()["step"]), str(error) or type(error).__name__)
-        raise
+        if error is caught:
+            raise
+        raise error from caught
+
+
+def in_our_words(error: BaseException, config: RunConfig) -> BaseException:
+    """What torch says where memory ran out, with what to type next."""
+    on_cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    if not (on_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)):
+        return error
+    headline = str(error).partition("\n")[0] or "MemoryError"
+    tokens = config.train.micro_batch_tokens
+    return ConfigError(
+        f"out of memory ({headline}); type --train.micro_batch_tokens {tokens // 2} (now {tokens}), "
+        "--train.activation_checkpointing true, or launch with launch/fsdp2.yaml, which cuts the weights among processes"
+    )
 
 
 def run_training(config: RunConfig, run_dir: RunDir) -> int:
     """Trains to the end or to a stop request, and says so on rank 0; the file STOP, once obeyed, is removed."""
-    run = start(config, run_dir)
-    run.stop.listen()
-    run.metrics.open_trackers(config)
-    with contextlib.closing(run.metrics):
-        with run.watchdog:
+    job = join(config.train.precision, config.train.timeout, config.train.deterministic)
+    with contextlib.ExitStack() as after:
+        with watchdog_of(config, run_dir, job.world) as watchdog:
+            run = start(config, run_dir, job, watchdog)
+            run.stop.listen()
+            run.metrics.open_trackers(config)
+            after.callback(run.metrics.close)
             code, progress = train(run)
             figures = run.figures.tell(run_dir.path / "figures.json") if run.figures.steps else []
         if run.world.is_main:

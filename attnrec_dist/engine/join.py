@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import datetime
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs
+from torch.distributed.rendezvous import rendezvous
 
 from attnrec_dist.distributed import World, keep_freed_memory, needing_peers
 from attnrec_dist.engine.precision import Precision, PrecisionName
@@ -111,20 +113,25 @@ class Job:
     precision: Precision
     asked: Asked = Asked()
     accelerator: Accelerator | None = None
+    began: float = field(default_factory=time.monotonic)  # when this process came to join
 
     def close(self) -> None:
         if self.accelerator is not None:
             self.accelerator.end_training()
 
 
-def join(precision: PrecisionName, timeout: float) -> Job:
+def join(precision: PrecisionName, timeout: float, deterministic: bool = False) -> Job:
     """Joins the job. Raises ConfigError when the launcher's request and what was set up differ."""
+    began = time.monotonic()
     keep_freed_memory()
+    repeat_exactly(deterministic)
+    _enough_gpus()
     os.environ.setdefault("TORCH_FR_BUFFER_SIZE", RECORDED)
     started = int(os.environ.get("WORLD_SIZE", "1"))
     asked = Asked.from_environment(started)
     patience = datetime.timedelta(seconds=timeout)
     with needing_peers("meeting at the start"), _without_plugins():
+        _meet_apart(patience)
         accelerator = Accelerator(
             cpu=not torch.cuda.is_available(), kwargs_handlers=[InitProcessGroupKwargs(timeout=patience)], mixed_precision="no"
         )
@@ -140,7 +147,37 @@ def join(precision: PrecisionName, timeout: float) -> Job:
             f"the launch YAML asks for {accelerator.distributed_type.value}, which this version does not run; {OURS}"
         )
     world = World.current(accelerator.device)
-    return Job(world, Precision.on(precision, world.device), asked, accelerator)
+    return Job(world, Precision.on(precision, world.device), asked, accelerator, began)
+
+
+def _meet_apart(patience: datetime.timedelta) -> None:
+    """In a launcher's second attempt (--max_restarts), away from the first one's keys: the store of `accelerate launch` outlives
+    an attempt, with addresses of processes that are gone and the watchdog's last words in it."""
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt == "0" or dist.is_initialized():
+        return
+    store, rank, size = next(rendezvous("env://", timeout=patience))
+    own = dist.PrefixStore(f"attempt-{attempt}", store)
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=patience)
+
+
+def repeat_exactly(deterministic: bool) -> None:
+    """Algorithms that give the same bits each time, or an error; before the GPU is first used. CPUs have no others here."""
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = False
+
+
+def _enough_gpus() -> None:
+    """Raises ConfigError where the launcher started more processes on this machine than it has GPUs."""
+    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if 0 < gpus < here:
+        raise ConfigError(
+            f"the launcher started {here} processes on a machine of {gpus} GPUs, and each needs its own: "
+            f"accelerate launch --num_processes {gpus} ..."
+        )
 
 
 def _is_set(variable: str) -> bool:

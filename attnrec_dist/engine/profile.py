@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,12 @@ class StepProfile(AbstractContextManager["StepProfile"]):
         self._done = 0
         self._profiler: Any = None
 
-    def __exit__(self, *exc: object) -> None:
-        self._finish()
+    def __exit__(self, kind: object, *exc: object) -> None:
+        if kind is None and self._done > WARM:
+            self._finish()
+        elif self._profiler is not None:  # nothing to tell, or an error that is the one to tell
+            with suppress(RuntimeError):
+                self._profiler.__exit__(None, None, None)
 
     def step(self) -> None:
         """After each step of the job. Raises StorageError."""

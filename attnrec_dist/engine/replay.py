@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from attnrec_dist.distributed import World
 from attnrec_dist.engine.checkpoint import load
 from attnrec_dist.engine.join import Job, join
 from attnrec_dist.engine.precision import Precision
-from attnrec_dist.engine.run import Run, assemble
+from attnrec_dist.engine.run import Run, assemble, watchdog_of
 from attnrec_dist.engine.train import build, update
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.run_dir import RunDir, verify, write_whole
@@ -38,9 +37,10 @@ def reopen(run_dir: RunDir, config: RunConfig, joined: bool = False) -> Run:
 
     Raises UserError, also where the data set is not the one that the run was trained on.
     """
-    precision, timeout = config.train.precision, config.train.timeout
-    job = join(precision, timeout) if joined else Job(World(), Precision(precision, torch.device("cpu")))
-    run = assemble(config, run_dir, job, time.monotonic())
+    train = config.train
+    plain = Job(World(), Precision(train.precision, torch.device("cpu")))
+    job = join(train.precision, train.timeout, train.deterministic) if joined else plain
+    run = assemble(config, run_dir, job, watchdog_of(config, run_dir, job.world))
     run.replayed = True
     for checkpoint in run_dir.complete_checkpoints()[-1:]:
         verify(checkpoint, {"data fingerprint": run.data.manifest.fingerprint})
@@ -137,7 +137,10 @@ def _step_of(checkpoint: Path) -> int:
 
 def logged_loss(run_dir: RunDir, step: int) -> float | None:
     for line in run_dir.metrics.read_text(encoding="utf-8").splitlines() if run_dir.metrics.exists() else ():
-        values = json.loads(line)
+        try:
+            values = json.loads(line)
+        except ValueError:  # the last line of a killed run may be half a line
+            break
         if values["step"] == step and "loss" in values:
             return float(values["loss"])
     return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,9 @@ from attnrec_dist.data.samples import Samples
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.distributed import World
 from attnrec_dist.engine.checkpoint import Progress, put_asides_back
+from attnrec_dist.engine.environment import note_job
 from attnrec_dist.engine.figures import Figures
-from attnrec_dist.engine.join import Job, join
+from attnrec_dist.engine.join import Job
 from attnrec_dist.engine.precision import LossScaler
 from attnrec_dist.engine.preemption import StopRequest
 from attnrec_dist.engine.task import Task, make_task
@@ -48,6 +48,7 @@ FREE_KEYS = (
     "optimizer.clip_norm",
     "train.activation_checkpointing",
     "train.compile",
+    "train.deterministic",
     "train.max_epochs",
     "train.max_hours",
     "train.max_steps",
@@ -74,7 +75,6 @@ class Run:
     stop: StopRequest
     watchdog: Watchdog
     max_steps: int
-    began: float  # time.monotonic() when this process joined the job
     replayed: bool = False  # nothing is to be written
 
     @property
@@ -100,7 +100,8 @@ class Run:
         """Whether losses and stop requests are read off the device at this step; on a GPU that waits for the queue to empty."""
         if self.world.device.type == "cpu":
             return True
-        return step % self.config.tracking.log_every == 0 or step == self.max_steps or self.evaluation_due(step)
+        every = (self.config.tracking.log_every, self.checkpoint_steps)  # so that no checkpoint holds what is not finite
+        return any(step % each == 0 for each in every) or step == self.max_steps or self.evaluation_due(step)
 
     def evaluation_due(self, step: int) -> bool:
         return step % self.evaluation_steps == 0 or step == self.max_steps
@@ -110,9 +111,12 @@ class Run:
         config = self.config.evaluation
         return config.every_steps or max(1, round(config.every_epochs * self.steps.order.steps_per_epoch))
 
+    @property
+    def checkpoint_steps(self) -> int:
+        return self.config.checkpoint.every_steps or self.evaluation_steps
+
     def checkpoint_due(self, progress: Progress) -> bool:
-        every = self.config.checkpoint.every_steps or self.evaluation_steps
-        return progress.step % every == 0 or progress.step == self.max_steps or bool(progress.finished)
+        return progress.step % self.checkpoint_steps == 0 or progress.step == self.max_steps or bool(progress.finished)
 
     def finished(self, progress: Progress) -> bool:
         return not progress.owes_evaluation and (progress.step >= self.max_steps or bool(progress.finished))
@@ -139,6 +143,7 @@ class Run:
         """
         config = self.config.evaluation
         progress.owes_evaluation = True
+        speed = self.figures.so_far()
         try:
             found = self.task.validate(objective.model, self.between_parts)  # type: ignore[arg-type]
         except StopRequested:
@@ -146,9 +151,8 @@ class Run:
         progress.owes_evaluation = False
         if found is None:
             return False
-        self.metrics.log(
-            progress.step, **{f"eval/{name}": value for name, value in found.values.items() if not math.isnan(value)}
-        )
+        measured = {f"eval/{name}": value for name, value in found.values.items() if not math.isnan(value)}
+        self.metrics.log(progress.step, **measured, **speed)
         self.metrics.flush()
         if found.kept:
             progress.extra = {"step": progress.step, **found.kept}
@@ -163,10 +167,8 @@ class Run:
         return improved
 
 
-def start(config: RunConfig, run_dir: RunDir) -> Run:
-    """Joins the job, claims the run directory, opens and checks the data. Raises UserError on every rank alike."""
-    began = time.monotonic()
-    job = join(config.train.precision, config.train.timeout)
+def start(config: RunConfig, run_dir: RunDir, job: Job, watchdog: Watchdog) -> Run:
+    """Claims the run directory, opens and checks the data. Raises UserError on every rank alike."""
     world = job.world
     if config.train.global_batch_size < world.size:
         raise ConfigError(
@@ -175,10 +177,12 @@ def start(config: RunConfig, run_dir: RunDir) -> Run:
         )
     world.on_main(lambda: require(config.tracking.trackers))
     world.on_main(lambda: claim(run_dir, config))
-    return assemble(config, run_dir, job, began)
+    run = assemble(config, run_dir, job, watchdog)
+    world.on_main(lambda: note_job(run_dir.jobs, job, run.data.manifest.fingerprint))
+    return run
 
 
-def assemble(config: RunConfig, run_dir: RunDir, job: Job, began: float) -> Run:
+def assemble(config: RunConfig, run_dir: RunDir, job: Job, watchdog: Watchdog) -> Run:
     """A run without a claim on its directory. Raises UserError on every rank alike."""
     world, train = job.world, config.train
     if train.threads:
@@ -197,15 +201,19 @@ def assemble(config: RunConfig, run_dir: RunDir, job: Job, began: float) -> Run:
         metrics=Metrics(run_dir.metrics, world.is_main),
         figures=Figures(world, train.precision, config.tracking.peak_tflops, not job.asked.cuts_weights),
         stop=StopRequest(run_dir.stop, train.max_hours),
-        watchdog=Watchdog(
-            config.watchdog,
-            world,
-            lambda why: run_dir.write_status("fault", int(run_dir.status()["step"]), why),
-            run_dir.path,
-        ),
+        watchdog=watchdog,
         max_steps=last_step(config, order),
-        began=began,
     )
+
+
+def watchdog_of(config: RunConfig, run_dir: RunDir, world: World) -> Watchdog:
+    """Watches from the first check on; what it ends is told in status.json where the directory is this job's."""
+
+    def tell(why: str) -> None:
+        if run_dir.locked:
+            run_dir.write_status("fault", int(run_dir.status()["step"]), why)
+
+    return Watchdog(config.watchdog, world, tell, run_dir.path)
 
 
 def make_order(config: RunConfig, data: DataSet, samples: Samples) -> Order:
@@ -246,7 +254,7 @@ def claim(run_dir: RunDir, config: RunConfig) -> None:
     put_asides_back(run_dir)
     if run_dir.complete_checkpoints():  # an attempt that never got that far binds nobody
         refuse_changes(run_dir, config)
-    write_whole(run_dir.config, to_yaml(config))
+    write_whole(run_dir.config, f"# versions, commit, processes, data of each job: {run_dir.jobs.name}\n{to_yaml(config)}")
     run_dir.write_status("running", int(run_dir.status()["step"]))
 
 

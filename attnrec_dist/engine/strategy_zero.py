@@ -129,7 +129,10 @@ def imported() -> Any:
     """The package, quiet, its operator for collectives on CPUs declared missing."""
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    import deepspeed
+    try:
+        import deepspeed
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"ZeRO needs DeepSpeed ({error}): pip install deepspeed, or launch with launch/fsdp2.yaml") from None
     from deepspeed.utils import logger
 
     logger.setLevel(logging.ERROR)

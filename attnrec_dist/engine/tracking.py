@@ -98,6 +98,11 @@ class Metrics:
                     "lower --optimizer.lr or set --optimizer.clip_norm 1.0, and run again"
                 )
 
+    def first_not_finite(self) -> tuple[int, float] | None:
+        """Step and loss of the first of the waiting lines whose loss is not finite."""
+        losses = ((int(line["step"]), float(line["loss"])) for line in self._waiting if "loss" in line)
+        return next((found for found in losses if not math.isfinite(found[1])), None)
+
     def open_trackers(self, config: Section) -> None:
         """Those that the run's configuration asks for, on rank 0, once there is something to tell."""
         asked: TrackingConfig = config.tracking  # type: ignore[attr-defined]

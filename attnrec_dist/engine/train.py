@@ -51,6 +51,9 @@ class TrainConfig(Section):
         False,
         description="torch.compile, of ranking models without self-attention over the history: faster steps after some seconds",
     )
+    deterministic: bool = Field(
+        False, description="on a GPU: only algorithms that give the same bits each time, slower; an error where one has none"
+    )
     seed: int = Field(0, description="of initial weights, order and dropout")
     average: float = Field(
         0.0,
@@ -73,7 +76,7 @@ def train(run: Run) -> tuple[ExitCode, Progress]:
     strategy.warm_up(run.steps.micro_batch(torch.tensor([PADDING]).numpy()))
     started, targets = time.monotonic() - progress.seconds, 0
     run.figures.begin()
-    progress.lost_seconds += time.monotonic() - run.began
+    progress.lost_seconds += time.monotonic() - run.job.began
     waiting, traces, traced = Waiting(), run.run_dir.path / "profile", run.config.tracking.profile_steps
     with (
         worker_errors(),

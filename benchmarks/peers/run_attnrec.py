@@ -16,7 +16,8 @@ import torch
 
 from attnrec_dist.data.views import find_views
 from attnrec_dist.engine import train as engine
-from attnrec_dist.engine.run import Run, start
+from attnrec_dist.engine.join import join
+from attnrec_dist.engine.run import Run, start, watchdog_of
 from attnrec_dist.engine.saving import Saver
 from attnrec_dist.evaluation.evaluate import evaluate
 from attnrec_dist.run_config import RunConfig, load_run_config, run_config_class
@@ -30,7 +31,8 @@ def main() -> None:
     clock = protocol.Clock()
     config = load_run_config(asked.config, {"data.path": asked.data}) if asked.config else settings(asked)
     with tempfile.TemporaryDirectory() as folder:
-        run = start(config, RunDir(Path(folder) / "run"))
+        run_dir, job = RunDir(Path(folder) / "run"), join(config.train.precision, config.train.timeout)
+        run = start(config, run_dir, job, watchdog_of(config, run_dir, job.world))
         if asked.until:
             until(run, protocol.Curve(asked.until))
             return

@@ -161,8 +161,9 @@ class Trial:
 
     def curve(self) -> list[tuple[int, str, float]]:
         """(step, name, value) of everything measured, in the order of the file; clocks and counts of one rank left out."""
-        keys = ("epoch", "loss", "learning_rate")
-        return [(line["step"], key, value) for line in self.lines() for key, value in line.items() if key in keys or "/" in key]
+        keys, parts = ("epoch", "loss", "learning_rate"), ("eval/",)
+        measured = ((line["step"], key, value) for line in self.lines() for key, value in line.items())
+        return [each for each in measured if each[1] in keys or each[1].startswith(parts)]
 
     def losses(self) -> dict[int, float]:
         return {line["step"]: line["loss"] for line in self.lines() if "loss" in line}
@@ -217,6 +218,7 @@ def start(script: list[str], record: Path, world: int = 1, launcher: str = "fork
     else:
         python += ["accelerate.commands.launch", "--config_file", str(ROOT / "launch" / "ddp.yaml")]
         python += ["--num_processes", str(world), "--main_process_port", "0"]
+    python += environment.pop("LAUNCHER_OPTIONS", "").split()
     with open(output, "w") as file:
         process = subprocess.Popen(
             python + script, cwd=ROOT, env=everything, stdout=file, stderr=file, start_new_session=True, text=True

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from launching import Trial
 from scripts.strategies import VARIABLES
 from test_once import flat
@@ -169,3 +170,23 @@ def test_a_rank_that_does_not_get_on_is_named(trial: Callable[..., Trial]) -> No
     output = job.output.read_text()
     assert re.search(r"rank \d on \S+ \(after step \d+, in .*has not got on for \d+ s; rank \d on", output)
     assert hanging.status()["state"] == "fault"
+
+
+@pytest.mark.parametrize("launcher", [pytest.param("torchrun", marks=pytest.mark.slow), "accelerate"])
+def test_a_launcher_that_may_start_again_goes_on_by_itself(
+    launcher: str, trial: Callable[..., Trial], whole: Callable[[int], Trial]
+) -> None:
+    """--max_restarts 1, and rank 1 is killed: the second attempt goes on from the last checkpoint, in the same job."""
+    again = trial()
+    again.environment["LAUNCHER_OPTIONS"] = "--max_restarts 1 --monitor_interval 1"
+    job = again.start(2, launcher=launcher, pause_at="before_step:9:1")
+    job.wait_paused()
+    job.signal(signal.SIGKILL, rank=1)
+    job.release()
+    job.wait_paused()  # there again
+    job.release()
+    job.wait()
+    assert again.status()["state"] == "done"
+    assert "going on from step 8" in job.output.read_text()
+    assert again.curve() == whole(2).curve()
+    assert all(torch.equal(value, again.weights()[name]) for name, value in whole(2).weights().items())

@@ -15,6 +15,7 @@ from attnrec_dist.engine import checkpoint
 from attnrec_dist.engine.checkpoint import Progress
 from attnrec_dist.engine.optim import OptimizerConfig, make_optimizer
 from attnrec_dist.engine.precision import STEPS_TO_GROW, LossScaler, Precision
+from attnrec_dist.engine.run import Run
 from attnrec_dist.run_dir import RunDir
 
 
@@ -121,6 +122,23 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_the_update(shop, att
     assert report["samples"]
     assert json.loads((run / "last" / "progress.json").read_text())["step"] == 1
     assert all(torch.isfinite(value).all() for value in _weights(run).values())
+
+
+def test_between_two_looks_the_first_bad_step_is_the_one_that_is_told(shop, attnrec, tmp_path, monkeypatch):
+    """As on a GPU, where losses are looked at every few steps: it shows at step 4, and step 2 is the first without a loss."""
+    monkeypatch.setattr(Run, "look_due", lambda self, step: step % 4 == 0)
+    run = tmp_path / "run"
+    keys = ("--optimizer.lr", "1e30", "--checkpoint.every_steps", "4", "--evaluation.every_steps", "4")
+    told = attnrec("train", shop.run_yaml, "--run_dir", run, "--data", shop.data, *keys)
+    assert told.code == 1
+    assert "the loss of step 2 is nan" in told.err
+    report = json.loads((run / "not-finite.json").read_text())
+    assert report["step"] == 2
+    found = attnrec("replay", run, "--step", "2", "--output", tmp_path / "step.json")
+    assert found.code == 0, found.err
+    of_step = json.loads((tmp_path / "step.json").read_text())["samples"]
+    assert report["samples"] == sorted(each["sample"] for each in of_step)
+    assert not list((run / "checkpoints").glob("step-*"))
 
 
 def _weights(run):

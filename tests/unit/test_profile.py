@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from attnrec_dist.engine.profile import StepProfile
+
 
 def test_a_profiled_run_is_the_same_run_and_leaves_a_trace(attnrec, trained, tmp_path):
     options = ["--run_dir", tmp_path / "run", "--data", trained.data, "--profile"]
@@ -28,3 +32,23 @@ def test_a_run_that_ends_within_the_profiled_steps_leaves_them_all_the_same(attn
     options = ["--run_dir", tmp_path / "run", "--data", trained.data, "--tracking.profile_steps", "500"]
     assert attnrec("train", trained.run_yaml, *options).code == 0
     assert (tmp_path / "run" / "profile" / "rank-0.txt").exists()
+
+
+@pytest.mark.parametrize("steps", [3, 5])
+def test_a_run_that_ends_before_a_step_is_profiled_has_nothing_to_tell(steps, attnrec, trained, tmp_path):
+    options = ["--run_dir", tmp_path / "run", "--data", trained.data, "--profile", "--train.max_steps", str(steps)]
+    done = attnrec("train", trained.run_yaml, *options)
+    assert done.code == 0, done.err
+    assert not (tmp_path / "run" / "profile").exists()
+
+
+def test_the_error_of_a_profiled_step_is_the_one_that_is_told(tmp_path):
+    def fails_in_a_step() -> None:
+        with StepProfile(tmp_path / "profile", 0, 10, print) as profiled:
+            for _ in range(7):
+                profiled.step()
+            raise ZeroDivisionError("of the step")
+
+    with pytest.raises(ZeroDivisionError, match="of the step"):
+        fails_in_a_step()
+    assert not (tmp_path / "profile").exists()
