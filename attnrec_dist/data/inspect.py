@@ -74,16 +74,30 @@ class Inspection:
     baskets_a_user: Histogram = field(default_factory=Histogram)
     events: np.ndarray = field(default_factory=lambda: np.zeros(3, np.int64))
     users: np.ndarray = field(default_factory=lambda: np.zeros(3, np.int64))  # with an event in the part
-    cold_events: np.ndarray = field(default_factory=lambda: np.zeros(3, np.int64))  # of items outside the catalogue
     repeats: int = 0  # events of an item that the user had before
     by_type: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.int64))  # [event types, 3]
     bins: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))  # [n + 1] edges of the time line
     time_line: np.ndarray = field(default_factory=lambda: np.zeros((3, 0), np.int64))  # [3, n] events
-    item_counts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [V_all] training events
+    item_events: np.ndarray = field(default_factory=lambda: np.zeros((3, 0), np.int64))  # [3, V_all]
     top: list[str] = field(default_factory=list)  # titles, or ids, of the most frequent items
     rows: int = 0
     users_without_train_events: int = 0
     examples: dict[str, PartOfExamples] = field(default_factory=dict)  # by part; empty where there are none
+
+    @property
+    def item_counts(self) -> np.ndarray:
+        """[V_all] training events."""
+        return self.item_events[0]
+
+    @property
+    def cold(self) -> np.ndarray:
+        """[V_all] items without a training event: those outside the catalogue and, with leave_one_out, some inside."""
+        return self.item_counts == 0
+
+    @property
+    def cold_events(self) -> np.ndarray:
+        """[3] events of such items."""
+        return self.item_events[:, self.cold].sum(1)
 
     @property
     def has_baskets(self) -> bool:
@@ -108,7 +122,7 @@ def inspect(data: DataSet) -> Inspection:
         data,
         by_type=np.zeros((len(manifest.event_types), 3), np.int64),
         bins=bins(manifest.start_time, manifest.end_time, BIN_PLACES if manifest.times_are_places else BIN_SECONDS),
-        item_counts=np.zeros(manifest.num_all_items, np.int64),
+        item_events=np.zeros((3, manifest.num_all_items), np.int64),
     )
     found.time_line = np.zeros((3, len(found.bins) - 1), np.int64)
     for rows in data.scan():
@@ -119,7 +133,7 @@ def inspect(data: DataSet) -> Inspection:
         _count(found, rows, row, part)
     _count_items(found)
     _check_totals(found)
-    found.examples = inspect_examples(data)
+    found.examples = inspect_examples(data, found.cold)
     return found
 
 
@@ -169,7 +183,6 @@ def _count(found: Inspection, rows: Rows, row: np.ndarray, part: np.ndarray) -> 
     ends = (np.zeros_like(lengths), rows.train_end, rows.valid_end, lengths)
     found.users += np.array([(later > earlier).sum() for earlier, later in pairwise(ends)])
     found.events += np.bincount(part, minlength=3)
-    found.cold_events += np.bincount(part[rows.items >= found.data.manifest.num_items], minlength=3)
 
     starts = np.flatnonzero(basket_starts(rows.times, row, "time"))
     found.baskets.add(np.diff(np.append(starts, len(row))))
@@ -184,8 +197,8 @@ def _count(found: Inspection, rows: Rows, row: np.ndarray, part: np.ndarray) -> 
     at = rows.times // width - found.bins[0] // width
     place = part * found.time_line.shape[1] + at
     found.time_line += np.bincount(place, minlength=found.time_line.size).reshape(found.time_line.shape)
-    items, counts = np.unique(rows.items[part == 0], return_counts=True)
-    found.item_counts[items] += counts
+    places, counts = np.unique(part * found.item_events.shape[1] + rows.items, return_counts=True)
+    found.item_events.reshape(-1)[places] += counts
 
 
 def _count_items(found: Inspection) -> None:

@@ -23,20 +23,21 @@ class PartOfExamples:
     users: int
     history: float  # mean tokens
     without_history: int
-    cold: int  # candidates outside the catalogue
+    cold: int  # candidates without a training event
     start: int  # unix seconds; 0 where there are no examples
     end: int
 
 
-def inspect_examples(data: DataSet) -> dict[str, PartOfExamples]:
-    """Of each part; empty where the data set has no examples. Raises DataError where they are not what the manifest says."""
+def inspect_examples(data: DataSet, cold: np.ndarray) -> dict[str, PartOfExamples]:
+    """Of each part; empty where the data set has no examples. `cold` [V_all]: items without a training event. Raises
+    DataError where they are not what the manifest says."""
     if data.manifest.examples is None:
         return {}
-    return {part: _inspect_part(data, ExampleSet.open(data, part)) for part in EXAMPLE_PARTS}
+    return {part: _inspect_part(data, ExampleSet.open(data, part), cold) for part in EXAMPLE_PARTS}
 
 
-def _inspect_part(data: DataSet, part: ExampleSet) -> PartOfExamples:
-    users = history = without = cold = 0
+def _inspect_part(data: DataSet, part: ExampleSet, cold: np.ndarray) -> PartOfExamples:
+    users = history = without = new = 0
     counts: Counter[tuple[str, int]] = Counter()
     previous = np.full(3, -1, np.int64)
     start, end = np.iinfo(np.int64).max, np.iinfo(np.int64).min
@@ -47,7 +48,7 @@ def _inspect_part(data: DataSet, part: ExampleSet) -> PartOfExamples:
         users += int((np.diff(user, prepend=previous[0]) != 0).sum())
         history += int(columns["history"].sum(dtype=np.int64))
         without += int((columns["history"] == 0).sum())
-        cold += int((columns["candidate"] >= data.manifest.num_items).sum())
+        new += int(cold[columns["candidate"]].sum())
         start, end = min(start, int(columns["time"].min())), max(end, int(columns["time"].max()))
         for task in part.spec.tasks:
             values, found = np.unique(columns[LABEL_PREFIX + task], return_counts=True)
@@ -55,7 +56,7 @@ def _inspect_part(data: DataSet, part: ExampleSet) -> PartOfExamples:
         previous = np.array([columns[name][-1] for name in ("user", "time", "candidate")], np.int64)
     _check_counts(data, part, counts)
     size = len(part)
-    return PartOfExamples(size, users, history / max(size, 1), without, cold, start if size else 0, end if size else 0)
+    return PartOfExamples(size, users, history / max(size, 1), without, new, start if size else 0, end if size else 0)
 
 
 def _check(data: DataSet, part: ExampleSet, columns: dict[str, np.ndarray], previous: np.ndarray) -> None:

@@ -87,11 +87,12 @@ def _row(name: str, numbers: Histogram) -> list[str]:
 def _facts(found: Inspection) -> str:
     manifest = found.data.manifest
     total = int(found.events.sum())
-    cold = manifest.num_all_items - manifest.num_items
     rare = int((found.item_counts[: manifest.num_items] < 5).sum())
+    inside = ", in the catalogue all the same" if found.cold[: manifest.num_items].any() else ""
+    cold = f"{found.cold.sum():,} cold (without a training event{inside})"
     popular = [f"{share:.3g}% {found.share_of_top(share / 100):.1%}" for share in (each * 100 for each in TOP_SHARES)]
     lines = [
-        ["items", f"{manifest.num_items:,} in the catalogue, {rare:,} of them with fewer than 5 training events; {cold:,} cold"],
+        ["items", f"{manifest.num_items:,} in the catalogue, {rare:,} of them with fewer than 5 training events; {cold}"],
         ["popular items", "share of the training events on the most frequent " + ", ".join(popular)],
         ["cold users", f"{found.users_without_train_events:,} without training events"],
         ["repeats", f"{found.repeats / total:.1%} of the events are of an item that the user had before"],

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import doctest
 import json
+import re
 import shutil
 import statistics
 import struct
@@ -126,6 +127,7 @@ def test_the_table_tells_the_split_and_the_rest(shop):
         str(np.datetime64(cut, "s").astype("datetime64[m]")).replace("T", " "),
         "events a basket",
         "cold users",
+        f"{manifest['num_all_items'] - manifest['num_items']} cold (without a training event)",
         "popular items",
         "buy",
         "Thing, no. ",
@@ -145,6 +147,16 @@ def test_a_log_without_times_has_places(tmp_path):
     assert found.bins.tolist() == [0, 1, 2, 3, 4]
     assert found.time_line.tolist() == [[3, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
     assert found.repeats == 1
+
+
+def test_with_leave_one_out_cold_items_stand_in_the_catalogue(tmp_path):
+    found = inspect(lines(tmp_path, "u a b a c\nv a b d\nw a\n"))
+    assert (found.data.manifest.num_items, found.data.manifest.num_all_items) == (4, 4)
+    assert found.cold.sum() == 2, "c and d stand only at a history's end"
+    assert found.cold_events.tolist() == [0, 0, 2]
+    text = report(found)
+    assert "2 cold (without a training event, in the catalogue all the same)" in text
+    assert re.search(r"^test +2 .* 2$", text, re.MULTILINE)
 
 
 # Damage
