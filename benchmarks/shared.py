@@ -37,6 +37,32 @@ def attnrec(*arguments: object, log: Path | None = None) -> Cost:
     return Cost(wall, usage.ru_maxrss / unit, usage.ru_utime + usage.ru_stime)
 
 
+def cpu() -> str:
+    """Its name and its vectors, where the system tells them as Linux on x86 does; else what Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    if "model name" not in said:
+        return platform.processor() or "unknown CPU"
+    flags = said.get("flags", "").split()
+    vectors = [f"{'' if flag in flags else 'no '}{name}" for flag, name in (("avx2", "AVX2"), ("avx512f", "AVX-512"))]
+    return ", ".join([said["model name"], *vectors])
+
+
+def commit() -> str | None:
+    """Of the code that runs, with -dirty where a file in git was changed since; None without git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+COMMIT = commit()  # when the script began: by its end there may be another
+
+
 def stamp() -> dict[str, object]:
     """How a result came about."""
     import numpy
@@ -46,7 +72,8 @@ def stamp() -> dict[str, object]:
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
     return {
         "command": " ".join(["python", *sys.argv]),
-        "machine": f"{platform.machine()}, {platform.processor() or platform.system()}, {os.cpu_count()} cores",
+        "machine": f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores, {cpu()}",
+        "commit": COMMIT,
         "versions": {**versions, "scipy": scipy.__version__},
         "date": datetime.date.today().isoformat(),
     }
