@@ -3,7 +3,7 @@
 #
 # Slurm tells this shell shortly before the end (--signal=B:USR2@...). It makes the file STOP in the run directory; all ranks
 # see it, stop at one step and write a checkpoint. What then stands in status.json decides:
-#   stopped           requeued, and the next turn goes on from there; unless somebody else made STOP, who wants it to end
+#   stopped           requeued, and the next turn goes on from there; unless somebody wants it to end, by STOP or by scancel
 #   done              the job ends well
 #   user_error        a mistake in the configuration, the data, the run directory: another turn would not mend it
 #   fault, running    a NaN, a full disk, a lost process; a failed node is requeued by Slurm itself (--requeue)
@@ -37,22 +37,32 @@ run_dir="${run_dir:-runs/${config_name%.*}}"
 written() { stat -c '%i %y' "$run_dir/status.json" 2>/dev/null; }
 value() { sed -n "s/^ *\"$1\": \"\{0,1\}\(.*[^\",]\)\"\{0,1\},\{0,1\}\$/\1/p" "$run_dir/status.json"; }
 
-rm -f "$run_dir/STOP" # of a turn that was killed before it could obey
+# STOP with a job's id in it was made below, by Slurm's wish. Where that was an earlier turn of this job, or a job that is over,
+# it was killed before it could obey, and to obey now would end this one. Any other STOP is somebody's who means it, or is of a
+# job that runs here: this one does not hold the run directory yet.
+asked="$(sed -n 's/^job \([0-9]*\)$/\1/p' "$run_dir/STOP" 2>/dev/null)"
+if [[ -n "$asked" ]] && { [[ "$asked" == "$SLURM_JOB_ID" ]] || [[ -z "$(squeue --noheader --jobs "$asked" 2>/dev/null)" ]]; }; then
+  rm -f "$run_dir/STOP"
+fi
 before="$(written)"
 
 told=0 interrupted=0
 tell() {
-  interrupted=1 told=1
+  interrupted=1
+  [[ -e "$run_dir/STOP" ]] && return # there already: ours, told twice, or of somebody who wants this job to end
+  told=1
   echo "job ${SLURM_JOB_ID}: asked by Slurm to stop; making $run_dir/STOP" >&2
-  mkdir -p -m 700 "$run_dir" && touch "$run_dir/STOP"
+  mkdir -p -m 700 "$run_dir" && echo "job $SLURM_JOB_ID" >"$run_dir/STOP"
 }
 trap tell USR2 TERM
 
 head_node="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
 port=$((20000 + SLURM_JOB_ID % 20000))
 echo "job ${SLURM_JOB_ID}, turn $((${SLURM_RESTART_COUNT:-0} + 1)): ${SLURM_NNODES} nodes of $PROCESSES processes; run directory $run_dir" >&2
+# The CPUs are said again because srun no longer takes them over from sbatch (since Slurm 22.05).
 # shellcheck disable=SC2016  # the node's rank is known on the node only
 srun --nodes "$SLURM_NNODES" --ntasks "$SLURM_NNODES" --ntasks-per-node 1 --kill-on-bad-exit=1 \
+  ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} \
   bash -c 'exec launch/nodes.sh "$SLURM_NNODES" "$SLURM_NODEID" "$@"' nodes "$head_node:$port" "$PROCESSES" train "$@" &
 step=$!
 while :; do # a trap ends `wait` early
@@ -77,6 +87,15 @@ case "$state" in
       echo "job ${SLURM_JOB_ID}: STOP was not made by Slurm's wish; not requeued. The same sbatch goes on" >&2
       exit 75
     fi
+    # A job that Slurm is ending is COMPLETING, whatever made it end; the time limit alone leaves a reason. A requeue would take
+    # scancel back, and what was preempted Slurm has put back into the queue already.
+    case "$(scontrol show job -o "$SLURM_JOB_ID" | sed 's/.*JobState=\([^ ]*\) Reason=\([^ ]*\).*/\1 \2/')" in
+      *" TimeLimit") ;;
+      CANCELLED* | COMPLETING*)
+        echo "job ${SLURM_JOB_ID}: cancelled, or requeued by Slurm itself; not requeued here. The same sbatch goes on" >&2
+        exit 75
+        ;;
+    esac
     if ((${SLURM_RESTART_COUNT:-0} >= MAX_RESTARTS)); then
       echo "job ${SLURM_JOB_ID}: had $MAX_RESTARTS more turns already (MAX_RESTARTS in slurm/site.env); not requeued" >&2
       exit 75

@@ -19,6 +19,23 @@ RUN += ["--train.micro_batch_tokens", "1024", "--checkpoint.every_steps", "40"]
 TWO_BY_TWO = ["--nodes=2", "--gpus-per-node=2", "--cpus-per-task=2", "slurm/train-multinode.sbatch", *RUN]
 
 
+def steps_stopped_at(output: Path) -> list[int]:
+    """Of each turn that was stopped."""
+    return [int(step) for step in re.findall(r": stopped at step (\d+) \(", output.read_text())]
+
+
+def wait_for(found: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + 300
+    while not found():
+        assert time.monotonic() < deadline, f"no {what}"
+        time.sleep(0.1)
+
+
+def wait_for_step(run: Path, step: int) -> None:
+    metrics = run / "metrics.jsonl"
+    wait_for(lambda: metrics.exists() and f'{{"step": {step},' in metrics.read_text(), f"step {step}")
+
+
 def test_two_nodes_stopped_by_the_time_limit_and_requeued_are_the_run_without_slurm(
     cluster: Cluster, data: Path, tmp_path: Path, curve: Callable[[Path], list]
 ) -> None:
@@ -66,14 +83,37 @@ def test_mistakes_and_faults_are_not_requeued(
     assert json.loads((run / "status.json").read_text())["state"] == state
 
 
+def test_what_slurm_requeues_by_itself_goes_on_and_what_was_cancelled_is_not_requeued(
+    cluster: Cluster, data: Path, tmp_path: Path
+) -> None:
+    """The script sees both end in the same way; either has KillWait for its checkpoint."""
+    run, output = tmp_path / "run", tmp_path / "job.out"
+    words = ["--gpus-per-node=1", "--cpus-per-task=1", "--time=30", f"--output={output}", "slurm/train.sbatch", *RUN]
+    words += ["--run_dir", str(run), "--data", str(data)]
+    job = cluster.submit(*words)
+    wait_for_step(run, 1)
+    cluster.call("scontrol", "requeue", job)
+    wait_for(lambda: steps_stopped_at(output), "stop")
+    wait_for_step(run, steps_stopped_at(output)[0] + 1)
+    cluster.call("scancel", job)
+    told = cluster.wait(job, output, timeout=120)
+    text = output.read_text()
+    assert (told["JobState"], told["Restarts"]) == ("CANCELLED", "1"), text
+    assert text.count("not requeued here") == 2, text
+    step = steps_stopped_at(output)[1]
+    status = json.loads((run / "status.json").read_text())
+    assert (status["state"], status["step"], (run / "last").resolve().name) == ("stopped", step, f"step-{step:08d}")
+    again = cluster.submit(*words, "--train.max_steps", str(step + 1))
+    assert cluster.wait(again, output, timeout=300)["JobState"] == "COMPLETED", output.read_text()
+    assert json.loads((run / "status.json").read_text()) == {"state": "done", "step": step + 1, "reason": ""}
+
+
 def test_a_stop_by_hand_ends_the_job(cluster: Cluster, data: Path, tmp_path: Path) -> None:
     run, output = tmp_path / "run", tmp_path / "job.out"
     run.mkdir(mode=0o700)
     words = ["--gpus-per-node=1", "--cpus-per-task=1", "--time=30", f"--output={output}", "slurm/train.sbatch", *RUN]
     job = cluster.submit(*words, "--run_dir", str(run), "--data", str(data))
-    deadline = time.monotonic() + 120
-    while not (run / "config.yaml").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_for((run / "config.yaml").exists, "run directory")
     (run / "STOP").touch()
     told = cluster.wait(job, output, timeout=300)
     assert (told["JobState"], told["Restarts"]) == ("FAILED", "0"), output.read_text()

@@ -1,4 +1,5 @@
-"""The wrappers of launch/ and slurm/: what they run, printed first; what they answer without their numbers."""
+"""The wrappers of launch/ and slurm/: what they run, printed first; what they answer without their numbers. The job script with
+stand-ins for Slurm's commands (tests/slurm has it on a real one)."""
 
 from __future__ import annotations
 
@@ -85,3 +86,75 @@ def test_a_job_without_a_configuration_says_what_to_type():
     done = call("bash", "-c", ". slurm/job.sh", "job")
     assert done.returncode == 2
     assert "CONFIG.yaml [--run_dir DIR]" in done.stderr
+
+
+STANDS_IN = {
+    "srun": """echo "$*" >$FAKE/words
+[[ -e $RUN/STOP ]] && cp $RUN/STOP $FAKE/seen
+printf '{\n "state": "stopped",\n "step": 7,\n "reason": "signal SIGTERM"\n}\n' >$RUN/status.json""",
+    "scontrol": """case $1 in
+  requeue) exit 1 ;; # else the script would wait to be ended
+  show) [[ $2 == hostnames ]] && echo node1 || echo "JobId=5 JobName=a b $STATE Dependency=(null)" ;;
+esac""",
+    "squeue": """[[ "$*" == *" $ALIVE" ]] && echo there; exit 0""",
+}
+
+
+@pytest.fixture
+def job(tmp_path):
+    """job(...): slurm/job.sh as job 5 of a Slurm of stand-ins, whose run stops; what it said."""
+    run, fake = tmp_path / "run", tmp_path / "bin"
+    run.mkdir()
+    fake.mkdir()
+    for name, body in STANDS_IN.items():
+        (fake / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (fake / name).chmod(0o700)
+
+    def start(**variables: str) -> str:
+        given = {"SLURM_JOB_ID": "5", "SLURM_JOB_NODELIST": "node1", "SLURM_NNODES": "1", "STATE": "JobState=RUNNING Reason=None"}
+        given |= {"FAKE": str(fake), "RUN": str(run), "ALIVE": "none", "PATH": f"{fake}:{os.environ['PATH']}"}
+        done = call("bash", "-c", '. slurm/job.sh "$@"', "job", "my.yaml", "--run_dir", str(run), **given | variables)
+        assert done.returncode == 75, done.stderr
+        return done.stderr
+
+    return start
+
+
+@pytest.mark.parametrize(
+    ("state", "requeued"),
+    [
+        ("JobState=RUNNING Reason=None", True),
+        ("JobState=COMPLETING Reason=TimeLimit", True),
+        ("JobState=TIMEOUT Reason=TimeLimit", True),
+        ("JobState=COMPLETING Reason=None", False),
+        ("JobState=CANCELLED Reason=None", False),
+        ("JobState=CANCELLED,COMPLETING Reason=None", False),
+    ],
+)
+def test_a_job_that_was_cancelled_is_not_requeued(job, state, requeued):
+    said = job(STATE=state)
+    assert ("job 5: requeued" in said) == requeued
+    assert ("job 5: cancelled" in said) != requeued
+
+
+@pytest.mark.parametrize(
+    ("text", "obeyed"),
+    [
+        ("job 5\n", False),  # an earlier turn of this job
+        ("job 4\n", False),  # a job that is over
+        ("job 3\n", True),  # one that still runs
+        ("", True),  # touch STOP
+        ("enough\n", True),
+    ],
+)
+def test_a_job_removes_the_stop_of_a_turn_that_is_over_and_no_other(job, tmp_path, text, obeyed):
+    (tmp_path / "run" / "STOP").write_text(text)
+    job(ALIVE="3")
+    assert (tmp_path / "bin" / "seen").exists() == obeyed
+
+
+def test_the_step_has_the_cpus_of_the_job(job, tmp_path):
+    job(SLURM_CPUS_PER_TASK="32")
+    assert " --cpus-per-task=32 bash -c " in (tmp_path / "bin" / "words").read_text()
+    job()
+    assert "--cpus-per-task" not in (tmp_path / "bin" / "words").read_text()
