@@ -91,8 +91,9 @@ def attnrec(*words: str, launcher: tuple[str, ...] = ()) -> None:
 @pytest.fixture
 def curve() -> Callable[[Path], list[tuple[int, str, float]]]:
     def read(run: Path) -> list[tuple[int, str, float]]:
-        """(step, name, value) of losses and validations, in the order of the file."""
+        """(step, name, value) of losses and validations, in the order of the file; not the speeds beside them (job/...)."""
         lines: list[dict[str, Any]] = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        return [(line["step"], key, value) for line in lines for key, value in line.items() if key == "loss" or "/" in key]
+        measured = [(line["step"], key, value) for line in lines for key, value in line.items()]
+        return [each for each in measured if each[1] == "loss" or ("/" in each[1] and not each[1].startswith("job/"))]
 
     return read
