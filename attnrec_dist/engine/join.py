@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from torch.distributed.rendezvous import rendezvous
 
-from attnrec_dist.distributed import World, keep_freed_memory, needing_peers
+from attnrec_dist.distributed import World, needing_peers, set_up_memory
 from attnrec_dist.engine.precision import Precision, PrecisionName
 from attnrec_dist.engine.watchdog import RECORDED
 from attnrec_dist.errors import ConfigError
@@ -123,7 +123,7 @@ class Job:
 def join(precision: PrecisionName, timeout: float, deterministic: bool = False) -> Job:
     """Joins the job. Raises ConfigError when the launcher's request and what was set up differ."""
     began = time.monotonic()
-    keep_freed_memory()
+    set_up_memory()
     repeat_exactly(deterministic)
     _enough_gpus()
     os.environ.setdefault("TORCH_FR_BUFFER_SIZE", RECORDED)

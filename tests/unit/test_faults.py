@@ -36,7 +36,9 @@ def disk(tmp_path):
 
 def curve(run: Path) -> list[tuple[int, str, float]]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [(line["step"], key, value) for line in lines for key, value in line.items() if key == "loss" or "/" in key]
+    return [
+        (line["step"], key, value) for line in lines for key, value in line.items() if key == "loss" or key.startswith("eval/")
+    ]
 
 
 @pytest.mark.parametrize("asynchronous", ["false", "true"])
