@@ -59,7 +59,8 @@ def commit_of(source: Path) -> dict[str, Any]:
 
     if git("ls-files", "--error-unmatch", "__init__.py") is None:
         return {"commit": None, "changed": None}
-    return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "--", "."))}
+    changes = git("status", "--porcelain", "--", ".")
+    return {"commit": git("rev-parse", "HEAD"), "changed": None if changes is None else bool(changes)}
 
 
 def _version(name: str) -> str | None:

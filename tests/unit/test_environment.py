@@ -88,7 +88,11 @@ def test_memory_that_runs_out_is_told_with_the_key_to_set(error, attnrec, traine
     assert "out of memory (" in done.err
     assert "type --train.micro_batch_tokens " in done.err
     assert "Traceback" not in done.err
-    assert job.in_our_words(ValueError("mine"), None) is not None
+
+
+def test_other_errors_stay_what_they_are():
+    error = RuntimeError("mine")
+    assert job.in_our_words(error, None) is error
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):
