@@ -33,7 +33,7 @@ ASIDE = ".aside"
 
 class CheckpointConfig(Section):
     asynchronous: bool = Field(
-        False, description="written by a thread while training goes on, from a copy in RAM of weights and optimizer"
+        True, description="written by a thread while training goes on, from a copy in RAM of weights and optimizer"
     )
     every_steps: int | None = Field(None, ge=1, description="steps between checkpoints; null: at every evaluation")
     keep: int = Field(2, ge=1, description="newest checkpoints kept; the best one is kept besides")

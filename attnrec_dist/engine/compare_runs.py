@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 from attnrec_dist.data.views import Part
 from attnrec_dist.distributed import World
 from attnrec_dist.engine.compared_values import VALUES, Contender, Values
-from attnrec_dist.engine.evaluate_run import TIMEOUT_SECONDS
+from attnrec_dist.engine.evaluate_run import TIMEOUT_SECONDS, silence_of
 from attnrec_dist.engine.identity import identity, stored_identity
 from attnrec_dist.engine.join import join
+from attnrec_dist.engine.watchdog import Watchdog
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.evaluation.classification import LOWER_IS_BETTER
 from attnrec_dist.evaluation.verdict import Verdict, judge, to_json, told
@@ -47,11 +48,12 @@ def compare_runs(paths: Sequence[Path], request: Request) -> Verdict:
     contenders: list[Contender] = world.together(lambda: contenders_of(paths, request, world))
     values = VALUES[contenders[0].identity["tested_on"]["task"]]
     metrics: list[str] = world.together(lambda: values.metrics(request.metric, contenders[0].trained))
-    for each in contenders:
-        each.table = table_of(each, values, metrics, request.split, world)
-        values.complete(each, world)
-    verdict: Verdict = world.together(lambda: verdict_of(contenders, values, metrics))
-    world.on_main(lambda: tell(verdict, request))
+    with Watchdog.of_others(silence_of(contenders[0].trained), world):
+        for each in contenders:
+            each.table = table_of(each, values, metrics, request.split, world)
+            values.complete(each, world)
+        verdict: Verdict = world.together(lambda: verdict_of(contenders, values, metrics))
+        world.on_main(lambda: tell(verdict, request))
     job.close()
     return verdict
 

@@ -1,9 +1,9 @@
-"""torch.compile of a model, where it pays.
+"""torch.compile of what gains by it: a ranking model as a whole, of blocks of self-attention their second halves.
 
 Sizes are symbols from the first step on, because batches differ in their tokens: one kernel for all of them, so that a resumed
-run uses the kernels of the uninterrupted one. Blocks of packed self-attention are refused: it runs over groups of rows of one
+run uses the kernels of the uninterrupted one. Packed self-attention stays as it is: on CPUs it runs over groups of rows of one
 length, so that the compiler makes a kernel for each number of groups and comes to no end (on Beauty a first step of 50 s and
-no faster ones after it; their feed-forward networks alone gain nothing).
+no faster ones after it); on GPUs it is one kernel already.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ COMPILERS = ("g++", "clang++")
 
 
 def compile_model(model: nn.Module, job: Job) -> None:
-    """Has the model compiled when it is first called. Raises ConfigError where that cannot be, or would not pay."""
-    if any(isinstance(part, Block) for part in model.modules()):
-        raise ConfigError("train.compile: models with self-attention over histories gain nothing by it; leave it out")
+    """Has the model compiled when it is first called. Raises ConfigError where that cannot be."""
     if job.asked.kind == "zero":
         raise ConfigError(
             "train.compile: DeepSpeed hooks itself into the modules; leave it out, or launch with launch/fsdp2.yaml"
@@ -36,7 +34,11 @@ def compile_model(model: nn.Module, job: Job) -> None:
             f"train.compile: on a CPU it needs a C++ compiler, and none of {', '.join(COMPILERS)} is there; install one "
             "(apt install g++), name it in the variable CXX, or leave train.compile out"
         )
-    model.compile(dynamic=True)
+    blocks = [part for part in model.modules() if isinstance(part, Block)]
+    for block in blocks:
+        block.compiled = True
+    if not blocks:
+        model.compile(dynamic=True)
 
 
 def _has_compiler() -> bool:

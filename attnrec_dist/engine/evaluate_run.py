@@ -19,6 +19,7 @@ from attnrec_dist.data.views import Part, find_views
 from attnrec_dist.distributed import World
 from attnrec_dist.engine.identity import identity, stamped
 from attnrec_dist.engine.join import join
+from attnrec_dist.engine.watchdog import Watchdog, WatchdogConfig
 from attnrec_dist.errors import ConfigError, MissingExtraError, StorageError
 from attnrec_dist.evaluation import example_report
 from attnrec_dist.evaluation.evaluate import MeasuringConfig, evaluate_beside_baselines
@@ -61,10 +62,17 @@ def evaluate_run(run_dir: Path, request: Request, overrides: dict[str, Any]) -> 
     world = job.world
     trained = world.together(lambda: load_model(run_dir, request.checkpoint, request.data, world.device, task=None))
     test = {"next_item": tested_next_item, "ranking": tested_ranking}[model_task(trained.tree["model"]["name"])]
-    answer = test(trained, request, overrides, world)
-    world.on_main(lambda: tell(answer, trained, request))
+    with Watchdog.of_others(silence_of(trained), world):
+        answer = test(trained, request, overrides, world)
+        world.on_main(lambda: tell(answer, trained, request))
     job.close()
     return answer
+
+
+def silence_of(trained: TrainedModel) -> float | None:
+    """The seconds of silence that a process of the run itself was allowed."""
+    config = build(WatchdogConfig, trained.tree.get("watchdog") or {}, str(trained.run_dir.config), {})
+    return config.silence
 
 
 def tested_next_item(trained: TrainedModel, request: Request, overrides: dict[str, Any], world: World) -> Answer:

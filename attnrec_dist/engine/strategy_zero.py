@@ -102,6 +102,10 @@ class Zero(Sharded):
         self.engine.step()  # which forgets a gradient that is not finite, and updates nothing
 
     def gradients(self) -> Iterator[tuple[str, Tensor]]:
+        """Where the optimizer is on the CPU, they have been brought there."""
+        for piece in self.pieces:
+            if piece.owner.grad is not None:
+                yield piece.name, piece.of(piece.owner.grad)
         for group in range(len(self.zero.averaged_gradients)):
             held = self.zero.fp16_groups[group] if self.stage == 3 else self.zero.params_in_partition[group]
             for parameter, gradient in zip(held, self.zero.averaged_gradients[group] or [], strict=False):

@@ -49,7 +49,7 @@ class TrainConfig(Section):
     )
     compile: bool = Field(
         False,
-        description="torch.compile, of ranking models without self-attention over the history: faster steps after some seconds",
+        description="torch.compile of a ranking model; of blocks of self-attention the second half, slower on CPUs",
     )
     deterministic: bool = Field(
         False, description="on a GPU: only algorithms that give the same bits each time, slower; an error where one has none"

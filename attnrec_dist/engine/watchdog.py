@@ -54,6 +54,7 @@ class Watchdog:
 
     def __init__(self, config: WatchdogConfig, world: World, tell: Callable[[str], None], folder: Path | None = None):
         self.config, self.world, self.tell, self.folder = config, world, tell, folder
+        self.trains = True
         self.step = 0
         self._limit = config.start
         self._moved = time.monotonic()
@@ -62,6 +63,13 @@ class Watchdog:
         self._heard: dict[int, dict[str, Any]] = {}
         self._store: Any = None
         self._main = threading.get_ident()
+
+    @classmethod
+    def of_others(cls, silence: float | None, world: World) -> Watchdog:
+        """For what trains nothing: listens to the other processes alone, since a part of it may take as long as it likes."""
+        watchdog = cls(WatchdogConfig(start=None, step=None, silence=silence), world, lambda why: None)
+        watchdog.trains = False
+        return watchdog
 
     def __enter__(self) -> Watchdog:
         self._moved = time.monotonic()
@@ -146,15 +154,18 @@ class Watchdog:
     def _described(self, rank: int | None = None, sign: dict[str, Any] | None = None) -> str:
         """A rank as its last sign tells of it, or this one as it is."""
         if sign is None:
-            return f"rank {self.world.rank} on {socket.gethostname()} (after step {self.step}, in {place(self._main)})"
-        return f"rank {rank} on {sign['host']} (last heard of after step {sign['step']}, in {sign['place']})"
+            return f"rank {self.world.rank} on {socket.gethostname()} ({self._after(self.step)}in {place(self._main)})"
+        return f"rank {rank} on {sign['host']} (last heard of {self._after(sign['step'])}in {sign['place']})"
+
+    def _after(self, step: int) -> str:
+        return f"after step {step}, " if self.trains else ""
 
     def _end(self, why: str, tell_others: bool = True) -> None:
         """Leaves with all stacks and, below them, the message; does not come back."""
         with self._ending:
             if self._closed.is_set():
                 return
-            message = f"{why}; run the same command again to go on from the last checkpoint"
+            message = f"{why}; run the same command again{' to go on from the last checkpoint' if self.trains else ''}"
             faulthandler.dump_traceback(sys.stderr, all_threads=True)
             print(f"attnrec, rank {self.world.rank}: error: {message}", file=sys.stderr, flush=True)
             try:

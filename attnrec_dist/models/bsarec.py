@@ -111,4 +111,4 @@ class FilterBlock(Block):
         filtered = self.norm_filter(x + self.dropout(low + self.sqrt_beta.square() * (x - low)))
         attended = self.norm_attention(x + self._attend(x, layout))
         x = self.alpha * filtered + (1 - self.alpha) * attended
-        return self.norm_feed_forward(x + self._feed_forward(x))
+        return self.transformed(x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -108,6 +109,7 @@ class Block(nn.Module):
     """Self-attention, then a pointwise feed-forward network, each with a residual connection and a layer norm."""
 
     recomputed = False  # in the backward pass: engine/recompute.py
+    compiled = False  # its second half, in training: engine/compiled.py
 
     def __init__(self, shape: BlockShape):
         super().__init__()
@@ -135,8 +137,19 @@ class Block(nn.Module):
     def computed(self, x: Tensor, layout: Layout) -> Tensor:
         if self.shape.norm == "pre":
             x = x + self._attend(self.norm_attention(x), layout)
+        else:
+            x = self.norm_attention(x + self._attend(x, layout))
+        return self.transformed(x)
+
+    def transformed(self, x: Tensor) -> Tensor:
+        """The second half, which looks at each token alone, [T, D] -> [T, D]: one graph for the blocks of all models."""
+        half = compiled_half() if self.compiled and self.training else Block._transformed
+        found: Tensor = half(self, x)
+        return found
+
+    def _transformed(self, x: Tensor) -> Tensor:
+        if self.shape.norm == "pre":
             return x + self._feed_forward(self.norm_feed_forward(x))
-        x = self.norm_attention(x + self._attend(x, layout))
         return self.norm_feed_forward(x + self._feed_forward(x))
 
     def _attend(self, x: Tensor, layout: Layout) -> Tensor:
@@ -148,6 +161,12 @@ class Block(nn.Module):
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.narrow(ACTIVATIONS[self.shape.activation](self.widen(x))))
+
+
+@cache
+def compiled_half() -> Callable[[Block, Tensor], Tensor]:
+    """A function of the block, not a method kept by it: a copy of a block shall use its own weights. Sizes are symbols."""
+    return torch.compile(Block._transformed, dynamic=True)
 
 
 def reset_parameters(module: nn.Module) -> None:

@@ -147,6 +147,22 @@ def test_a_stopped_rank_is_named_and_the_others_leave(trial: Callable[..., Trial
     assert f"attnrec, rank 0: its last collective: no. {record[-1]['collective_seq_id']}, gloo:all_reduce of [" in output
 
 
+def test_a_stopped_rank_ends_an_evaluation_too(trial: Callable[..., Trial]) -> None:
+    trained = trial(watchdog__silence=4, train__max_steps=2)
+    trained.run(launcher="plain")
+    job = trained.start_command(["evaluate", str(trained.run_dir)], 2, pause_at="testing:0:1")
+    job.wait_paused()
+    pid = job.rank_pid(1)
+    os.kill(pid, signal.SIGSTOP)
+    job.release()
+    job.wait_for(lambda: "no sign of life for 4 s from rank 1 on" in job.output.read_text(), "the watchdog's message")
+    os.kill(pid, signal.SIGCONT)
+    job.wait(expect=None)
+    output = job.output.read_text()
+    assert "cut off; run the same command again\n" in output
+    assert "after step" not in output
+
+
 def test_a_stale_lock_of_deepspeed_holds_nothing_up(trial: Callable[..., Trial], tmp_path: Path) -> None:
     """DeepSpeed waits without end for whoever compiles one of its operators, also for one that was killed. None is compiled."""
     extensions = tmp_path / "extensions"

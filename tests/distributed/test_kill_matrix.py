@@ -2,7 +2,8 @@
 
 Two processes are killed to the last one (or one of them, and the launcher takes the other down) at a named place; one to four
 go on to the end. Every sample is trained once, as in the run that nobody interrupted; on two processes losses and weights
-are its to the last bit, on another number equal to rounding (dropout 0).
+are its to the last bit, on another number equal to rounding (dropout 0). Checkpoints are written beside the steps, as
+by default: whoever stands still while one is written stands still in that thread.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ KEYS = {
     "train__average": 0.9,
     "train__max_steps": STEPS,
     "checkpoint__every_steps": 4,
+    "checkpoint__asynchronous": True,
     "evaluation__every_steps": 6,
 }
 STRATEGIES = ("ddp", "fsdp2", "zero1", "zero2", "zero3")

@@ -51,7 +51,7 @@ def trials(data: Path, tmp_path: Path) -> Iterator[Callable[[dict, dict], Trial]
                 "precision": "fp64",
                 "timeout": 60,
             },
-            "checkpoint": {"every_steps": 4},
+            "checkpoint": {"every_steps": 4, "asynchronous": False},
             "evaluation": {"every_steps": 4},
         }
         path = tmp_path / f"{len(made)}.yaml"

@@ -112,6 +112,23 @@ def test_checkpoints_written_behind_the_back(single: Path, config: Path, tmp_pat
     assert_one_computation(folder, single, strategies, ("fsdp2", "zero3"))
 
 
+def test_a_gradient_that_is_not_finite_stops_every_strategy(config: Path, tmp_path: Path) -> None:
+    """At a learning rate of 1e30 the second step overflows: told with its parameters and samples, and nothing of it is kept."""
+    names = ("ddp", "fsdp2", "zero1", "zero2", "offload", "zero3")
+    keys = {**KEYS, "optimizer__lr": 1e30, "optimizer__warmup_steps": 0, "train__average": 0, "checkpoint__every_steps": 1}
+    folder = trained(2, tmp_path, config, [f"{name}:{name}:{STEPS}" for name in names], keys, EXPECT="1")
+    reports = {name: json.loads((folder / name / "not-finite.json").read_text()) for name in names}
+    for name, report in reports.items():
+        assert report["step"] == 2, name
+        assert "model.table.weight" in report["parameters"], name
+        assert report["samples"] == reports["ddp"]["samples"], name
+        assert json.loads((folder / name / "status.json").read_text())["state"] == "fault", name
+        last = load_file(folder / name / "last" / "objective.safetensors")
+        assert (folder / name / "last").resolve().name == "step-00000001", name
+        assert all(torch.isfinite(value).all() for value in last.values()), name
+    assert reports["ddp"]["samples"]
+
+
 @pytest.mark.slow
 def test_activation_checkpointing_changes_nothing(single: Path, config: Path, tmp_path: Path) -> None:
     keys = {**KEYS, "train__activation_checkpointing": True}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import attnrec_dist.cli
-from attnrec_dist.engine import checkpoint
+from attnrec_dist.engine import checkpoint, evaluate_run
 from attnrec_dist.engine import train as training
 from attnrec_dist.evaluation import evaluate, predict
 
@@ -26,7 +26,8 @@ RECORD = Path(os.environ["RECORD_DIR"])
 # before_step: the batch is there, nothing computed     after_step: weights updated, nothing logged
 # optimizer: weights written, optimizer not             marker: checkpoint renamed, its marker missing
 # prune: checkpoint complete, older ones there          evaluation: validation begins      logging: half a line of metrics
-PLACES = ("before_step", "after_step", "optimizer", "marker", "prune", "evaluation", "logging")
+# testing: `attnrec evaluate` has its model (step 0)
+PLACES = ("before_step", "after_step", "optimizer", "marker", "prune", "evaluation", "logging", "testing")
 
 
 def pause(place: str, step: int) -> None:
@@ -121,10 +122,21 @@ def watch_run() -> None:
     running.Run.validate, running.Metrics.flush = watched_validate, watched_flush
 
 
+def watch_testing() -> None:
+    tested = evaluate_run.tested_next_item
+
+    def watched(*arguments: Any) -> Any:
+        pause("testing", 0)
+        return tested(*arguments)
+
+    evaluate_run.tested_next_item = watched
+
+
 if __name__ == "__main__":
     RECORD.mkdir(parents=True, exist_ok=True)
     training.train_step = watched_step(training.train_step)
     watch_checkpoints()
     watch_run()
+    watch_testing()
     evaluate.MOST_VIEWS = predict.EXAMPLES_AT_ONCE = 32  # so that a small log makes several micro-batches: some for every rank
     attnrec_dist.cli.leave(attnrec_dist.cli.main(sys.argv[1:]))
