@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import torch
 
 from attnrec_dist.engine.checkpoint import Progress
 from attnrec_dist.engine.join import join
+from attnrec_dist.engine.preemption import StopRequest
 from attnrec_dist.engine.run import Run, start, watchdog_of
 from attnrec_dist.engine.train import train
 from attnrec_dist.errors import ConfigError, ExitCode, StorageError, UserError
@@ -37,7 +39,9 @@ def train_in(run_dir: RunDir, config: RunConfig) -> int:
 
 
 def in_our_words(error: BaseException, config: RunConfig) -> BaseException:
-    """What torch says where memory ran out, with what to type next."""
+    """What torch says where memory ran out, or an algorithm is missing, with what to type next."""
+    if isinstance(error, RuntimeError) and "does not have a deterministic implementation" in str(error):
+        return ConfigError(f"train.deterministic: {str(error).partition(',')[0]}; leave it out, or train on CPUs")
     on_cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     if not (on_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)):
         return error
@@ -54,8 +58,10 @@ def run_training(config: RunConfig, run_dir: RunDir) -> int:
     job = join(config.train.precision, config.train.timeout, config.train.deterministic)
     with contextlib.ExitStack() as after:
         with watchdog_of(config, run_dir, job.world) as watchdog:
-            run = start(config, run_dir, job, watchdog)
-            run.stop.listen()
+            stop = StopRequest(run_dir.stop, config.train.max_hours)
+            stop.listen(but=signal.SIGINT)  # Ctrl-C ends a start at once
+            run = start(config, run_dir, job, watchdog, stop)
+            stop.listen()
             run.metrics.open_trackers(config)
             after.callback(run.metrics.close)
             code, progress = train(run)

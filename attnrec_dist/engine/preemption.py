@@ -24,9 +24,10 @@ class StopRequest:
         self._started = time.monotonic()  # a clock that is set meanwhile changes nothing
         self._looked = -POLL_SECONDS
 
-    def listen(self) -> None:
+    def listen(self, but: signal.Signals | None = None) -> None:
         for number in SIGNALS:
-            signal.signal(number, self._on_signal)
+            if number != but:
+                signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signal and number == signal.SIGINT:

@@ -21,6 +21,7 @@ from attnrec_dist.distributed import World
 from attnrec_dist.engine.checkpoint import load
 from attnrec_dist.engine.join import Job, join
 from attnrec_dist.engine.precision import Precision
+from attnrec_dist.engine.preemption import StopRequest
 from attnrec_dist.engine.run import Run, assemble, watchdog_of
 from attnrec_dist.engine.train import build, update
 from attnrec_dist.errors import ConfigError
@@ -40,7 +41,7 @@ def reopen(run_dir: RunDir, config: RunConfig, joined: bool = False) -> Run:
     train = config.train
     plain = Job(World(), Precision(train.precision, torch.device("cpu")))
     job = join(train.precision, train.timeout, train.deterministic) if joined else plain
-    run = assemble(config, run_dir, job, watchdog_of(config, run_dir, job.world))
+    run = assemble(config, run_dir, job, watchdog_of(config, run_dir, job.world), StopRequest())
     run.replayed = True
     for checkpoint in run_dir.complete_checkpoints()[-1:]:
         verify(checkpoint, {"data fingerprint": run.data.manifest.fingerprint})

@@ -167,7 +167,7 @@ class Run:
         return improved
 
 
-def start(config: RunConfig, run_dir: RunDir, job: Job, watchdog: Watchdog) -> Run:
+def start(config: RunConfig, run_dir: RunDir, job: Job, watchdog: Watchdog, stop: StopRequest) -> Run:
     """Claims the run directory, opens and checks the data. Raises UserError on every rank alike."""
     world = job.world
     if config.train.global_batch_size < world.size:
@@ -177,12 +177,12 @@ def start(config: RunConfig, run_dir: RunDir, job: Job, watchdog: Watchdog) -> R
         )
     world.on_main(lambda: require(config.tracking.trackers))
     world.on_main(lambda: claim(run_dir, config))
-    run = assemble(config, run_dir, job, watchdog)
+    run = assemble(config, run_dir, job, watchdog, stop)
     world.on_main(lambda: note_job(run_dir.jobs, job, run.data.manifest.fingerprint))
     return run
 
 
-def assemble(config: RunConfig, run_dir: RunDir, job: Job, watchdog: Watchdog) -> Run:
+def assemble(config: RunConfig, run_dir: RunDir, job: Job, watchdog: Watchdog, stop: StopRequest) -> Run:
     """A run without a claim on its directory. Raises UserError on every rank alike."""
     world, train = job.world, config.train
     if train.threads:
@@ -200,7 +200,7 @@ def assemble(config: RunConfig, run_dir: RunDir, job: Job, watchdog: Watchdog) -
         steps=Steps(task.samples, config.data, order, Share(world.rank, world.size, train.micro_batch_tokens)),
         metrics=Metrics(run_dir.metrics, world.is_main),
         figures=Figures(world, train.precision, config.tracking.peak_tflops, not job.asked.cuts_weights),
-        stop=StopRequest(run_dir.stop, train.max_hours),
+        stop=stop,
         watchdog=watchdog,
         max_steps=last_step(config, order),
     )

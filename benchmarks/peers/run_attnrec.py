@@ -17,6 +17,7 @@ import torch
 from attnrec_dist.data.views import find_views
 from attnrec_dist.engine import train as engine
 from attnrec_dist.engine.join import join
+from attnrec_dist.engine.preemption import StopRequest
 from attnrec_dist.engine.run import Run, start, watchdog_of
 from attnrec_dist.engine.saving import Saver
 from attnrec_dist.evaluation.evaluate import evaluate
@@ -32,7 +33,7 @@ def main() -> None:
     config = load_run_config(asked.config, {"data.path": asked.data}) if asked.config else settings(asked)
     with tempfile.TemporaryDirectory() as folder:
         run_dir, job = RunDir(Path(folder) / "run"), join(config.train.precision, config.train.timeout)
-        run = start(config, run_dir, job, watchdog_of(config, run_dir, job.world))
+        run = start(config, run_dir, job, watchdog_of(config, run_dir, job.world), StopRequest())
         if asked.until:
             until(run, protocol.Curve(asked.until))
             return

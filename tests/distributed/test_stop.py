@@ -46,6 +46,17 @@ def test_without_a_launcher_the_code_says_run_me_again(
         assert_same_run(stopped, whole(1))  # the checkpoint of its own is pruned in the end
 
 
+def test_asked_while_it_starts_it_stops_after_a_step(trial: Callable[..., Trial]) -> None:
+    """A preemption that comes early is obeyed, and the run asks for another turn."""
+    stopped = trial()
+    job = stopped.start(launcher="plain", pause_at="opening:0:0")
+    job.wait_paused()
+    job.signal(signal.SIGTERM)
+    job.release()
+    job.wait(expect=75)
+    assert stopped.status() == {"state": "stopped", "step": 1, "reason": "signal SIGTERM"}
+
+
 def test_stopped_before_and_within_an_evaluation_it_is_done_by_the_next_job(
     trial: Callable[..., Trial], whole: Callable[[int], Trial]
 ) -> None:

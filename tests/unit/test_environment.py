@@ -90,6 +90,15 @@ def test_memory_that_runs_out_is_told_with_the_key_to_set(error, attnrec, traine
     assert "Traceback" not in done.err
 
 
+def test_an_operation_that_cannot_be_repeated_is_told_with_its_name():
+    """torch's own words: there is no such operation on a CPU that this package calls."""
+    words = (
+        "cumsum_cuda_kernel does not have a deterministic implementation, but you set 'torch.use_deterministic_algorithms(True)'"
+    )
+    found = job.in_our_words(RuntimeError(words), None)
+    assert str(found).startswith("train.deterministic: cumsum_cuda_kernel does not have a deterministic implementation; leave it")
+
+
 def test_other_errors_stay_what_they_are():
     error = RuntimeError("mine")
     assert job.in_our_words(error, None) is error

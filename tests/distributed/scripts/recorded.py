@@ -26,8 +26,8 @@ RECORD = Path(os.environ["RECORD_DIR"])
 # before_step: the batch is there, nothing computed     after_step: weights updated, nothing logged
 # optimizer: weights written, optimizer not             marker: checkpoint renamed, its marker missing
 # prune: checkpoint complete, older ones there          evaluation: validation begins      logging: half a line of metrics
-# testing: `attnrec evaluate` has its model (step 0)
-PLACES = ("before_step", "after_step", "optimizer", "marker", "prune", "evaluation", "logging", "testing")
+# testing: `attnrec evaluate` has its model (step 0)     opening: the processes have met, no data yet (step 0)
+PLACES = ("before_step", "after_step", "optimizer", "marker", "prune", "evaluation", "logging", "testing", "opening")
 
 
 def pause(place: str, step: int) -> None:
@@ -104,7 +104,11 @@ def watch_checkpoints() -> None:
 def watch_run() -> None:
     from attnrec_dist.engine import run as running
 
-    validate, flush = running.Run.validate, running.Metrics.flush
+    validate, flush, open_data = running.Run.validate, running.Metrics.flush, running.open_data
+
+    def watched_open_data(*arguments: Any) -> Any:
+        pause("opening", 0)
+        return open_data(*arguments)
 
     def watched_validate(self: Any, objective: Any, progress: Any, bar: Any) -> bool:
         pause("evaluation", progress.step)
@@ -119,7 +123,7 @@ def watch_run() -> None:
                     file.write('{"step": 9999, "lo')
                 pause("logging", step)
 
-    running.Run.validate, running.Metrics.flush = watched_validate, watched_flush
+    running.Run.validate, running.Metrics.flush, running.open_data = watched_validate, watched_flush, watched_open_data
 
 
 def watch_testing() -> None:
