@@ -42,8 +42,8 @@ $(DATA)/manifest.json: configs/prepare/quickstart.yaml | $(CORE)
 $(DATA)-refit/manifest.json: configs/prepare/quickstart.yaml | $(CORE)
 	$(BIN)/attnrec prepare configs/prepare/quickstart.yaml --output $(DATA)-refit --split.train 0.9 --split.validation 0 --split.test 0.1
 
-test: $(DEV)  ## the test suite (10 to 14 minutes on 2 cores)
-	$(BIN)/python -m pytest -m "not slow" --durations=15
+test: $(DEV)  ## the test suite (under 10 minutes on 2 cores)
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --durations=15
 
 test-slow: $(DEV)  ## the longer tests as well
 	$(BIN)/python -m pytest

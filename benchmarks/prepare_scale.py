@@ -1,6 +1,7 @@
 """What `attnrec prepare` costs on generated dirty logs of growing size, and what a plain pandas script of the same steps costs.
 
-    python benchmarks/prepare_scale.py [--events 5e6 20e6 50e6] [--pandas 50e6 20e6 5e6] [--pandas_limit 12]
+    python benchmarks/prepare_scale.py [--events 5e6 20e6 50e6] [--memory_limit default 500MB] [--pandas 50e6 20e6 5e6]
+                                       [--pandas_limit 12]
 
 A log is made under data/prepare-scale where it is missing, a million rows at a time, always the same from its size and SEED:
 visits and orders, popular items by Zipf's law, a bot, and rows that are damaged, repeated, of unwanted kinds, in no order.
@@ -57,6 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sizes = {"type": lambda text: int(float(text)), "nargs": "*"}
     parser.add_argument("--events", default=[5_000_000, 20_000_000, 50_000_000], help="sizes for prepare", **sizes)
+    parser.add_argument("--memory_limit", nargs="*", default=["default"], help="engine.memory_limit of prepare, each in turn")
     parser.add_argument("--pandas", default=[50_000_000, 20_000_000, 5_000_000], help="sizes to try with pandas", **sizes)
     parser.add_argument("--pandas_limit", type=float, default=12, help="GiB at which pandas is stopped")
     parser.add_argument("--plain", nargs=2, type=Path, help=argparse.SUPPRESS)
@@ -64,9 +66,10 @@ def main() -> None:
     if arguments.plain:
         plain(*arguments.plain)
         return
-    rows = {"attnrec prepare": {}, "pandas": {}}
-    for events in arguments.events:
-        rows["attnrec prepare"][f"{events:,}"] = prepared(events)
+    rows: dict[str, dict] = {"pandas": {}}
+    for limit in arguments.memory_limit:
+        name = "attnrec prepare" if limit == "default" else f"attnrec prepare, {limit}"
+        rows[name] = {f"{events:,}": prepared(name, events, limit) for events in arguments.events}
     for events in arguments.pandas:
         rows["pandas"][f"{events:,}"] = row = with_pandas(events, arguments.pandas_limit)
         if "stopped at MiB" not in row:
@@ -74,9 +77,10 @@ def main() -> None:
     write_result({**stamp(), "rows": rows}, "prepare-scale")
 
 
-def prepared(events: int) -> dict[str, object]:
+def prepared(name: str, events: int, limit: str) -> dict[str, object]:
     log = make_log(events)
-    tree = {"input": {"files": f"{log.name}/*.parquet"}, **CONFIG, "output": {"dir": "unused"}}
+    engine = {} if limit == "default" else {"engine": {"memory_limit": limit}}
+    tree = {"input": {"files": f"{log.name}/*.parquet"}, **CONFIG, "output": {"dir": "unused"}, **engine}
     config, output = WORKPLACE / f"{log.name}.yaml", WORKPLACE / f"{log.name}-set"
     config.write_text(yaml.safe_dump(tree))
     row = measured([sys.executable, "-m", "attnrec_dist", "prepare", str(config), "--output", str(output)], output)
@@ -84,7 +88,7 @@ def prepared(events: int) -> dict[str, object]:
     row |= {"events/CPU s": events / row["CPU s"], "events/s": events / row["seconds"]}
     row |= {"kept": manifest["counts"], "items": manifest["num_items"], "all items": manifest["num_all_items"]}
     row |= {"cleaning": manifest["cleaning"], "statistics": manifest["statistics"], "fingerprint": manifest["fingerprint"]}
-    show("attnrec prepare", events, row)
+    show(name, events, row)
     return row
 
 
@@ -101,7 +105,7 @@ def with_pandas(events: int, limit: float) -> dict[str, object]:
 
 def show(name: str, events: int, row: dict) -> None:
     told = ", ".join(f"{key} {value:,.0f}" for key, value in row.items() if isinstance(value, int | float))
-    print(f"{name:16} {events:>12,} rows: {told}", flush=True)
+    print(f"{name:24} {events:>12,} rows: {told}", flush=True)
 
 
 def measured(command: list[str], output: Path, limit_mib: float = float("inf")) -> dict[str, float]:

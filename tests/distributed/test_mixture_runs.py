@@ -57,7 +57,7 @@ def test_a_killed_run_is_the_same_run_averages_included(uncut: Trial, trial: Cal
 
 def test_evaluate_gives_the_same_bytes_on_one_and_three_processes(uncut: Trial, tmp_path: Path) -> None:
     texts = []
-    for world, launcher in ((1, "plain"), (3, "torchrun")):
+    for world, launcher in ((1, "plain"), (3, "forked")):
         output = tmp_path / f"{world}.json"
         uncut.start_command(["evaluate", str(uncut.run_dir), "--output", str(output)], world, launcher).wait()
         texts.append(output.read_bytes())

@@ -84,7 +84,7 @@ def test_processes_and_accumulation_change_nothing_but_rounding(trial: Callable[
 
 def test_evaluate_gives_the_same_bytes_on_one_two_and_three_processes(uncut: Trial, tmp_path: Path) -> None:
     texts, tables = [], []
-    for world, launcher in ((1, "plain"), (2, "torchrun"), (3, "torchrun")):
+    for world, launcher in ((1, "plain"), (2, "forked"), (3, "forked")):
         output, table = tmp_path / f"{world}.json", tmp_path / f"{world}.parquet"
         words = ["evaluate", str(uncut.run_dir), "--output", str(output), "--per_view", str(table)]
         uncut.start_command(words, world, launcher).wait()

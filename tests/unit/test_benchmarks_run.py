@@ -21,6 +21,10 @@ SCRIPTS = {
     "strategy_memory": ["--items", "3000"],
     "train_throughput": [DATA, "--max_length", "50", "--rounds", "1", "--rows", "attnrec sampled, own"],
     "weak_scaling": ["configs/quickstart-sasrec.yaml", "--data", DATA, "--epochs", "2", "--rounds", "1"],
+    "gpu": [
+        *("--beauty", DATA, "--long", DATA, "--parts", "size", "attention", "--device", "cpu"),
+        *("--steps", "2", "--tokens", "2000", "--rounds", "2"),
+    ],
     "prepare_scale": ["--events", "20000", "--pandas", "20000"],
 }
 
