@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,6 +32,9 @@ from attnrec_dist.settings import take_overrides
 OF_PAST = {"when": ["--user ID"], "replay": ["--step N"]}
 
 
+LATER = 2.0  # seconds: a launcher ends all processes as soon as one leaves, and rank 0 may still be about to tell the error
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 2 the user's mistake, 75 stopped on request, 1 a fault."""
     # Threads that wait shall sleep: spinning ones make training many times slower on a machine that does anything else.
@@ -47,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if is_main_process() or isinstance(error, FaultError):
             who = "attnrec" if is_main_process() else f"attnrec, rank {os.environ['RANK']}"
             print(f"{who}: error: {error}", file=sys.stderr)
+        else:
+            time.sleep(LATER)
         return error.exit_code
     except BrokenPipeError:  # whoever read our output, `head` say, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
