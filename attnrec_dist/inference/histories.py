@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -103,10 +104,10 @@ def read_histories(
         raise InputError(f"{path}: column timestamp must hold unix seconds: {error}") from None
     if table["user"].null_count or table["timestamp"].null_count:
         raise InputError(f"{path}: rows without a user or a timestamp; remove them, or fill them in")
-    user_ids = np.array(table["user"].cast(pa.string()).to_pylist(), dtype=object)
-    items = data.item_index(table["item"].cast(pa.string()).to_pylist())
+    user_ids = np.array(_texts(path, table, "user"), dtype=object)
+    items = data.item_index(_texts(path, table, "item"))
     names, row = np.unique(user_ids, return_inverse=True)
-    events = table[EVENT].cast(pa.string()).to_pylist() if EVENT in table.column_names else None
+    events = _texts(path, table, EVENT) if EVENT in table.column_names else None
     columns = {EVENT: event_codes(events, len(table), data, config, f"{path}: column {EVENT}")}
     order = np.lexsort((items, times, row))
     return CustomerHistories(
@@ -117,6 +118,15 @@ def read_histories(
         times[order],
         {name: column[order] for name, column in columns.items()},
     )
+
+
+def _texts(path: Path, table: pa.Table, name: str) -> list[Any]:
+    """A column of texts or numbers as texts, None where it has none. Raises InputError."""
+    try:
+        texts: list[Any] = table[name].cast(pa.string()).to_pylist()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(f"{path}: column {name} must hold texts or numbers: {error}") from None
+    return texts
 
 
 def _check_columns(path: Path, there: list[str], say: Callable[[str], None]) -> None:

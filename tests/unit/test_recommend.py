@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import datetime
 import doctest
 from collections import Counter, defaultdict
 
@@ -190,6 +191,23 @@ def test_histories_that_cannot_be_used(trained, attnrec, tmp_path, content, mess
     assert message in done.err
     assert str(tmp_path / "fresh.csv") in done.err
     assert not (tmp_path / "out.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("timestamp", [datetime.date(2020, 1, 1)], "column timestamp must hold unix seconds"),
+        ("user", [["a"]], "column user must hold texts or numbers"),
+        ("item", [b"\xff"], "column item must hold texts or numbers"),
+        ("event", [["view"]], "column event must hold texts or numbers"),
+    ],
+)
+def test_parquet_columns_of_other_types_are_named(trained, attnrec, tmp_path, name, values, message):
+    columns = {"user": ["a"], "item": ["item-1"], "timestamp": [1], "event": ["view"], name: values}
+    pq.write_table(pa.table(columns), tmp_path / "fresh.parquet")
+    done = attnrec("recommend", trained.run, "--output", tmp_path / "out.parquet", "--histories", tmp_path / "fresh.parquet")
+    assert done.code == 2
+    assert f"{tmp_path / 'fresh.parquet'}: {message}" in done.err
 
 
 def test_parquet_and_tabs_are_read_too(trained, recommender, attnrec, tmp_path):
