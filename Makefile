@@ -46,7 +46,7 @@ test: $(DEV)  ## the test suite (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --durations=15
 
 test-slow: $(DEV)  ## the longer tests as well
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slurm: $(DEV)  ## slurm/ on a real Slurm: the one at hand, or SLURM_SANDBOX=SCRIPT; skipped where there is none
 	$(BIN)/python -m pytest tests/slurm -rs

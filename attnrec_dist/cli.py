@@ -30,8 +30,6 @@ from attnrec_dist.errors import AttnrecError, ExitCode, FaultError, StorageError
 from attnrec_dist.settings import take_overrides
 
 OF_PAST = {"when": ["--user ID"], "replay": ["--step N"]}
-
-
 LATER = 2.0  # seconds: a launcher ends all processes as soon as one leaves, and rank 0 may still be about to tell the error
 
 

@@ -71,7 +71,7 @@ def evaluate_run(run_dir: Path, request: Request, overrides: dict[str, Any]) -> 
 
 def silence_of(trained: TrainedModel) -> float | None:
     """The seconds of silence that a process of the run itself was allowed."""
-    config = build(WatchdogConfig, trained.tree.get("watchdog") or {}, str(trained.run_dir.config), {})
+    config = build(WatchdogConfig, trained.tree.get("watchdog") or {}, str(trained.run_dir.config))
     return config.silence
 
 
