@@ -90,7 +90,7 @@ class SequenceBatch(Batch):
     @property
     def num_targets(self) -> int:
         """Targets that weigh anything."""
-        return int((self.target_weight != 0).sum())
+        return int(torch.count_nonzero(self.target_weight))
 
 
 @dataclass

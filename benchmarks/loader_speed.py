@@ -28,9 +28,9 @@ from torch.utils.data import DataLoader
 
 from attnrec_dist.batch import DataSpec
 from attnrec_dist.data.config import DataConfig
+from attnrec_dist.data.gather import ranges
 from attnrec_dist.data.loader import Share, Steps, batches
 from attnrec_dist.data.order import Order
-from attnrec_dist.data.pack import ranges
 from attnrec_dist.data.samples import WindowSamples
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.windows import END, START, SampleIndex, build_index, open_index

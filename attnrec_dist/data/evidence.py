@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from attnrec_dist.batch import Needs, SequenceBatch
-from attnrec_dist.data.pack import ranges
+from attnrec_dist.data.gather import ranges
 from attnrec_dist.ops.edges import log_shares, row_sums
 from attnrec_dist.ops.trend import Trend
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from attnrec_dist.batch import BEGIN, PADDING, SequenceBatch
+from attnrec_dist.data.gather import ranges
 from attnrec_dist.data.windows import basket_starts
 
 
@@ -24,12 +25,6 @@ class Histories:
     times: np.ndarray  # int64 [T']
     columns: dict[str, np.ndarray]  # {"event": int8 [T'], ...}
     is_target: np.ndarray  # bool [T'] may be predicted
-
-
-def ranges(starts: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The concatenation of starts[b] + [0, sizes[b]), with the b of each element. int64 [sum(sizes)] each."""
-    row = np.repeat(np.arange(len(sizes)), sizes)
-    return np.repeat(starts - (np.cumsum(sizes) - sizes), sizes) + np.arange(len(row)), row
 
 
 def begun(pieces: Histories) -> Histories:
@@ -54,13 +49,14 @@ def pack(
 
     Where `query_times` [B] is given the batch asks for a forecast: one query a row, at its last basket, without targets.
     """
-    place, row = ranges(np.zeros(len(pieces.sizes), np.int64), pieces.sizes)
+    place, row = ranges(np.zeros(len(pieces.sizes), np.int64), pieces.sizes)  # take: twice as fast as brackets
     new_basket = basket_starts(pieces.times, row, basket)
     basket_of = np.cumsum(new_basket) - 1  # [T'] basket of a token, counted over the whole batch
     first_token = np.flatnonzero(new_basket)  # [baskets]
-    keep = place < pieces.inputs[row]  # the input tokens
+    inputs = pieces.inputs.take(row)
+    keep = place < inputs  # the input tokens
     if pieces.inputs.max(initial=0) > max_length:
-        keep &= _thinned(place, pieces.inputs[row], max_length)
+        keep &= _thinned(place, inputs, max_length)
 
     kept = np.flatnonzero(keep)  # [T]
     row_of, own_basket = row.take(kept), basket_of.take(kept)
@@ -73,14 +69,14 @@ def pack(
     last_token[own_basket] = np.arange(len(kept))
 
     if query_times is None:
-        basket_row, begins = row[first_token], place[first_token]  # [baskets]
+        basket_row, begins = row.take(first_token), place.take(first_token)  # [baskets]
         is_asked = np.zeros(len(first_token), bool)  # baskets with a query before them
-        is_asked[1:] = (basket_row[1:] == basket_row[:-1]) & (begins[:-1] >= pieces.first_query[basket_row[1:]])
-        asks = is_asked[basket_of] & pieces.is_target
-        query_baskets, target_query = _distinct(basket_of[asks] - 1)
-        targets = pieces.items[asks]
-        weight = 1.0 / np.bincount(target_query, minlength=len(query_baskets))[target_query]
-        asked_at = pieces.times[first_token[query_baskets + 1]] if len(query_baskets) else np.empty(0, np.int64)
+        is_asked[1:] = (basket_row[1:] == basket_row[:-1]) & (begins[:-1] >= pieces.first_query.take(basket_row[1:]))
+        asks = np.flatnonzero(is_asked.take(basket_of) & pieces.is_target)
+        query_baskets, target_query = _distinct(basket_of.take(asks) - 1)
+        targets = pieces.items.take(asks)
+        weight = (1.0 / np.bincount(target_query, minlength=len(query_baskets))).take(target_query)
+        asked_at = pieces.times.take(first_token.take(query_baskets + 1)) if len(query_baskets) else np.empty(0, np.int64)
     else:
         query_baskets = basket_of[np.cumsum(pieces.sizes) - 1]
         target_query, targets, weight = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
@@ -98,7 +94,7 @@ def pack(
         times=_long(pieces.times.take(kept), 0 * extra),
         baskets=_long(own_basket - first_basket.take(row_of), 0 * extra),
         offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(np.append(input_sizes, 1 + 0 * extra))]).astype(np.int32)),
-        queries=_long(last_token[query_baskets], tokens + extra),
+        queries=_long(last_token.take(query_baskets), tokens + extra),
         query_times=_long(asked_at, 0 * extra),
         targets=_long(targets, 0 * extra),
         target_query=_long(target_query, len(query_baskets) + extra),

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from attnrec_dist.data.example_format import EXAMPLES, VOCABULARY, ExamplesSpec, Shard
-from attnrec_dist.data.gather import Gather
+from attnrec_dist.data.gather import Gather, MappedFile
 from attnrec_dist.data.statistics import DailyCounts, ItemGraph, read_daily, read_graph
 from attnrec_dist.errors import ConfigError, DataError, StorageError
 from attnrec_dist.settings import Section, build
@@ -150,10 +150,11 @@ class DataSet:
         """The rows with these numbers, in the order given. A number may be given twice."""
         wanted = self._checked(indices)
         offsets, columns = self._gather.rows(wanted)
+        ends = self._gather.take(wanted, ["train_end", "valid_end"])
         return Rows(
             users=wanted,
-            train_end=columns["train_end"],
-            valid_end=columns["valid_end"],
+            train_end=ends["train_end"],
+            valid_end=ends["valid_end"],
             offsets=offsets,
             items=columns["items"],
             times=columns["times"],
@@ -239,14 +240,13 @@ class DataSet:
     def _sequences(self) -> datasets.Dataset:
         import datasets
 
-        parts = [_mapped(self.path / SEQUENCES / shard.name, shard.rows) for shard in self.manifest.shards]
+        files = [self.path / SEQUENCES / shard.name for shard in self.manifest.shards]
+        parts = [reading(file, lambda file=file: datasets.Dataset.from_file(str(file))) for file in files]
         return datasets.concatenate_datasets(parts).with_format("arrow")
 
     @functools.cached_property
     def _gather(self) -> Gather:
-        return Gather(
-            self._sequences.data.table.to_batches(), ["train_end", "valid_end"], schema(self.manifest.numeric).names[3:]
-        )
+        return gather(self.path / SEQUENCES, self.manifest.shards, schema(self.manifest.numeric))
 
     @functools.cached_property
     def _tables(self) -> tuple[pa.Table, pa.Table]:
@@ -352,13 +352,16 @@ def reading(file: Path, read: Any) -> Any:
         raise DataError(f"{file}: damaged ({error}); prepare the data set again") from None
 
 
-def _mapped(file: Path, rows: int) -> datasets.Dataset:
-    import datasets
-
-    shard = reading(file, lambda: datasets.Dataset.from_file(str(file)))
-    if len(shard) != rows:
-        raise DataError(f"{file}: damaged: {len(shard)} rows, the manifest says {rows}; prepare the data set again")
-    return shard
+def gather(directory: Path, records: list[Shard], shape: pa.Schema) -> Gather:
+    """A reader of these files. Raises DataError when one holds other columns, or not as many rows as the manifest says."""
+    files = []
+    for record in records:
+        file = directory / record.name
+        mapped = reading(file, lambda file=file: MappedFile.open(file))
+        if len(mapped) != record.rows or any(not batch.schema.equals(shape) for batch in mapped.batches):
+            raise DataError(f"{file}: damaged: not the rows that the manifest tells of; prepare the data set again")
+        files.append(mapped)
+    return reading(directory, lambda: Gather(files, shape))
 
 
 def _places(ids: list[str], known: pa.ChunkedArray) -> np.ndarray:

@@ -17,7 +17,8 @@ import numpy as np
 
 from attnrec_dist.batch import SequenceBatch
 from attnrec_dist.data.config import DataConfig
-from attnrec_dist.data.pack import Histories, pack, ranges
+from attnrec_dist.data.gather import ranges
+from attnrec_dist.data.pack import Histories, pack
 from attnrec_dist.data.shards import DataSet, Rows
 from attnrec_dist.data.windows import basket_starts, is_target, target_codes
 

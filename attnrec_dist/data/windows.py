@@ -44,7 +44,7 @@ class SampleIndex:
     def lengths(self, samples: np.ndarray) -> np.ndarray:
         """Tokens of each sample, int64; a stand-in (sample < 0) and an empty history have one."""
         windows = self.windows.take(np.maximum(samples, 0), axis=0)  # three times as fast as by brackets
-        tokens = np.clip(windows[:, STOP] - windows[:, START], 1, self.max_length)
+        tokens = np.minimum(np.maximum(windows[:, STOP] - windows[:, START], 1), self.max_length)
         return np.where(samples < 0, 1, tokens).astype(np.int64)
 
     def queries(self, samples: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from attnrec_dist.data.config import DataConfig
-from attnrec_dist.data.pack import ranges
+from attnrec_dist.data.gather import ranges
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.windows import target_codes
 from attnrec_dist.errors import InputError
