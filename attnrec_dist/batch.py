@@ -92,6 +92,10 @@ class SequenceBatch(Batch):
         """Targets that weigh anything."""
         return int(torch.count_nonzero(self.target_weight))
 
+    def asks_at_ends(self) -> bool:
+        """Whether each row has one query, its last token, and no basket has several; of a batch on the host."""
+        return self.singletons and torch.equal(self.queries, self.offsets[1:].long() - 1)
+
 
 @dataclass
 class RankingBatch(Batch):

@@ -112,10 +112,13 @@ class Answered:
 @torch.inference_mode()
 def answered(model: nn.Module, batch: SequenceBatch, device: torch.device) -> Answered:
     """Scores, and a way to ask for the experts' shares of some items where the model has experts."""
+    at_ends = batch.asks_at_ends()  # asked of the host
     batch = batch.to(device)
     if hasattr(model, "answer"):  # a model that ranks by more than its table
         answer = model.answer(batch)  # type: ignore[operator]
         return Answered(answer.p(), tuple(model.config.experts), lambda items: answer.shares(items.to(device)))  # type: ignore[union-attr,arg-type]
+    if at_ends and hasattr(model, "at_ends"):  # a model that need not work for the other places
+        return Answered(model.table.logits(model.at_ends(batch)))  # type: ignore[union-attr,operator]
     hidden = model(batch).hidden.index_select(0, batch.queries)
     return Answered(model.table.logits(hidden))  # type: ignore[union-attr,operator]
 

@@ -2,7 +2,8 @@
 
 A model is an nn.Module made as `Model(config, spec)`, with a settings section `Config`, and it knows of no ranks, no optimizer
 and no loss. Its `task` says what it is for, next_item where it says nothing:
-    next_item   attribute `table` (the ItemTable), `forward(SequenceBatch, explain=False) -> Output`
+    next_item   attribute `table` (the ItemTable), `forward(SequenceBatch, explain=False) -> Output`; where that saves work,
+                `at_ends(SequenceBatch) -> [B, D]`: the hidden states of rows that are asked at their last tokens alone
     ranking     `forward(RankingBatch, explain=False) -> RankingOutput`, `field_names` where it weighs fields
 """
 

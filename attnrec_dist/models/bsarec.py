@@ -80,14 +80,22 @@ class BSARec(nn.Module):
     def forward(self, batch: SequenceBatch, explain: bool = False) -> Output:
         """Hidden state after each token, [T, D]. Raises ConfigError where `causal: false` is asked for more than rows' ends."""
         layout = Layout.of(batch)
+        return Output(hidden=pool_baskets(self._encode(batch, layout), layout))
+
+    def at_ends(self, batch: SequenceBatch) -> Tensor:
+        """`forward(batch).hidden` at the rows' last tokens, [B, D], where these are baskets of their own: for evaluation."""
+        return self._encode(batch, Layout.of(batch), at_ends=True)
+
+    def _encode(self, batch: SequenceBatch, layout: Layout, at_ends: bool = False) -> Tensor:
         if not self.config.causal and len(batch.queries) > layout.num_rows:
             raise ConfigError(
                 "model.causal: false may be asked at the end of a row only; type --data.targets prefixes, or --model.causal true"
             )
         x = self.dropout(self.norm(self.embedding(self._placed(batch, layout), self.table)))  # [T, D]
-        for block in self.blocks:
+        *earlier, last = self.blocks
+        for block in earlier:
             x = block(x, layout, self.response)  # [T, D]
-        return Output(hidden=pool_baskets(x, layout))
+        return last(x, layout, self.response, at_ends)
 
     def _placed(self, batch: SequenceBatch, layout: Layout) -> SequenceBatch:
         """The batch with the positions that are embedded in the place of its baskets."""
@@ -106,9 +114,11 @@ class FilterBlock(Block):
         self.norm_filter = nn.LayerNorm(shape.width)
         self.sqrt_beta = nn.Parameter(torch.randn(shape.width))
 
-    def computed(self, x: Tensor, layout: Layout, response: Tensor) -> Tensor:  # type: ignore[override]
+    def computed(self, x: Tensor, layout: Layout, response: Tensor, at_ends: bool = False) -> Tensor:  # type: ignore[override]
         low = low_pass(x, layout, response, self.causal)
-        filtered = self.norm_filter(x + self.dropout(low + self.sqrt_beta.square() * (x - low)))
-        attended = self.norm_attention(x + self._attend(x, layout))
-        x = self.alpha * filtered + (1 - self.alpha) * attended
-        return self.transformed(x)
+        attend = self._attend_at_ends if at_ends else self._attend
+        mine = x.index_select(0, layout.ends) if at_ends else x
+        low = low.index_select(0, layout.ends) if at_ends else low
+        filtered = self.norm_filter(mine + self.dropout(low + self.sqrt_beta.square() * (mine - low)))
+        attended = self.norm_attention(mine + attend(x, layout))
+        return self.transformed(self.alpha * filtered + (1 - self.alpha) * attended)

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from attnrec_dist.batch import BEGIN, DataSpec, SequenceBatch
 from attnrec_dist.errors import ConfigError, DataError
-from attnrec_dist.ops.attention import attention
+from attnrec_dist.ops.attention import attention, attention_at_ends
 from attnrec_dist.ops.item_table import ItemTable
 from attnrec_dist.ops.packed import Layout
 
@@ -128,18 +128,18 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(shape.dropout)
 
     def forward(self, x: Tensor, *rest: Any) -> Tensor:
-        """[T, D] -> [T, D]"""
+        """[T, D] -> [T, D]; with `at_ends` as last argument [B, D], at the rows' last tokens alone, without dropout."""
         if self.recomputed and self.training:
             again: Tensor = checkpoint(self.computed, x, *rest, use_reentrant=False)
             return again
         return self.computed(x, *rest)
 
-    def computed(self, x: Tensor, layout: Layout) -> Tensor:
+    def computed(self, x: Tensor, layout: Layout, at_ends: bool = False) -> Tensor:
+        attend = self._attend_at_ends if at_ends else self._attend
+        mine = x.index_select(0, layout.ends) if at_ends else x
         if self.shape.norm == "pre":
-            x = x + self._attend(self.norm_attention(x), layout)
-        else:
-            x = self.norm_attention(x + self._attend(x, layout))
-        return self.transformed(x)
+            return self.transformed(mine + attend(self.norm_attention(x), layout))
+        return self.transformed(self.norm_attention(mine + attend(x, layout)))
 
     def transformed(self, x: Tensor) -> Tensor:
         """The second half, which looks at each token alone, [T, D] -> [T, D]: one graph for the blocks of all models."""
@@ -158,6 +158,15 @@ class Block(nn.Module):
         )  # each [T, H, D/H]
         dropout = self.shape.attention_dropout if self.training else 0.0
         return self.dropout(self.out(attention(q, k, v, layout, dropout).flatten(1)))
+
+    def _attend_at_ends(self, x: Tensor, layout: Layout) -> Tensor:
+        """[T, D] -> [B, D]: of all tokens only keys and values are needed."""
+        sizes = [self.shape.width, 2 * self.shape.width]
+        (weight_q, weight_kv), (bias_q, bias_kv) = self.qkv.weight.split(sizes), self.qkv.bias.split(sizes)
+        heads = (self.shape.heads, self.shape.width // self.shape.heads)
+        q = F.linear(x.index_select(0, layout.ends), weight_q, bias_q).view(-1, *heads)  # [B, H, D/H]
+        k, v = F.linear(x, weight_kv, bias_kv).view(-1, 2, *heads).unbind(1)  # each [T, H, D/H]
+        return self.out(attention_at_ends(q, k, v, layout).flatten(1))
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.narrow(ACTIVATIONS[self.shape.activation](self.widen(x))))

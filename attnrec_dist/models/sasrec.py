@@ -56,9 +56,14 @@ class SASRec(nn.Module):
         layout = Layout.of(batch)
         return Output(hidden=self.norm(pool_baskets(self.encode(batch, layout), layout)))
 
-    def encode(self, batch: SequenceBatch, layout: Layout) -> Tensor:
-        """What the blocks make of each token, [T, D], before its basket is pooled."""
+    def at_ends(self, batch: SequenceBatch) -> Tensor:
+        """`forward(batch).hidden` at the rows' last tokens, [B, D], where these are baskets of their own: for evaluation."""
+        return self.norm(self.encode(batch, Layout.of(batch), at_ends=True))
+
+    def encode(self, batch: SequenceBatch, layout: Layout, at_ends: bool = False) -> Tensor:
+        """What the blocks make of each token, [T, D], before its basket is pooled; or of each row's last one, [B, D]."""
         x = self.embedding(batch, self.table)  # [T, D]
-        for block in self.blocks:
+        *earlier, last = self.blocks
+        for block in earlier:
             x = block(x, layout)  # [T, D]
-        return x
+        return last(x, layout, at_ends)

@@ -64,6 +64,11 @@ class Layout:
         return torch.arange(self.num_tokens, device=self.device) - self.offsets.long()[self.rows]
 
     @derived
+    def ends(self) -> Tensor:
+        """Last token of each row, [B] int64; no row is empty."""
+        return self.offsets[1:].long() - 1
+
+    @derived
     def segments(self) -> Tensor:
         """Number of each token's basket in the whole batch, [T] int64, from 0 upwards without gaps."""
         if self.baskets is None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from strategies import batches, make_batch
 
 from attnrec_dist.errors import ConfigError
-from attnrec_dist.ops.attention import attention, bucketed, dropped, flex
+from attnrec_dist.ops.attention import attention, attention_at_ends, bucketed, dropped, flex
 from attnrec_dist.ops.packed import Layout
 
 CPU_KERNELS = ["reference", "bucketed"]
@@ -51,6 +51,16 @@ def test_values_and_gradients_equal_brute_force(kernel, batch):
         torch.autograd.grad(actual, qkv, upstream), torch.autograd.grad(expected, qkv, upstream), strict=True
     ):
         torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-12)
+
+
+@given(batch=batches())
+@example(batch=make_batch([[40, 1], [1, 1], [2]]))
+@settings(deadline=None, max_examples=15)
+def test_at_the_ends_it_equals_brute_force(batch):
+    q, k, v = random_qkv(batch.num_tokens)
+    layout = Layout.of(batch)
+    found = attention_at_ends(q[layout.ends], k, v, layout)
+    torch.testing.assert_close(found, brute_force(q, k, v, batch)[layout.ends], rtol=1e-12, atol=1e-12)
 
 
 @given(batch=batches())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from unittest import mock
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from strategies import EVENT_TYPES, batches, change_tokens, make_batch, shuffle_
 
 from attnrec_dist.batch import DataSpec, Needs
 from attnrec_dist.errors import ConfigError, DataError
+from attnrec_dist.inference.load import score
 from attnrec_dist.losses import build_loss, loss_config_class
 from attnrec_dist.models import MODELS, build_model, model_config_class, model_task
 from attnrec_dist.ops.packed import Layout
@@ -145,6 +148,34 @@ def test_packing_changes_nothing(name, keys, batch):
     rows = [take_rows(batch, [row]) for row in range(len(batch.sample_ids))]
     for what in (lambda each: run(model, each).hidden, lambda each: log_p(model, each)):
         torch.testing.assert_close(torch.cat([what(row) for row in rows]), what(batch), rtol=1e-11, atol=1e-11)
+
+
+WITH_ENDS = [case for case in CASES if hasattr(MODELS[case[0]], "at_ends")]
+
+
+@pytest.mark.parametrize(("name", "keys"), [*WITH_ENDS, ("bsarec", {"causal": False})])
+@given(batch=batches(singletons=True))
+@few_examples
+def test_asked_at_the_ends_alone_a_model_says_the_same(name, keys, batch):
+    model, ends = exact(name, keys), batch.offsets[1:].long() - 1
+    forecast = dataclasses.replace(batch, queries=ends)
+    expected = model.table.logits(model(forecast).hidden[ends])
+    assert forecast.asks_at_ends()
+    unused = mock.Mock(side_effect=AssertionError("every place was computed"))
+    with mock.patch.object(model, "forward", unused):
+        found = score(model, forecast, torch.device("cpu"))
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(("name", "keys"), WITH_ENDS)
+def test_asked_elsewhere_or_after_a_basket_the_whole_row_is_computed(name, keys):
+    model = exact(name, keys)
+    for batch in (make_batch([[1, 1, 1], [1]]), make_batch([[1, 2]])):
+        ends = batch.offsets[1:].long() - 1
+        asked = batch if batch.singletons else dataclasses.replace(batch, queries=ends)
+        assert not asked.asks_at_ends()
+        expected = model.table.logits(model(batch).hidden[asked.queries])
+        torch.testing.assert_close(score(model, asked, torch.device("cpu")), expected, rtol=1e-11, atol=1e-11)
 
 
 @every_model

@@ -6,7 +6,9 @@ the lengths are not known to the host and asking would stop the queue, so all ro
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +28,7 @@ class Group:
 
     rows: int
     length: int
+    chosen: Tensor  # [rows] which of the batch
     mask: Tensor | None  # [rows, 1, length, length] bool: True where a token sees; None: causal
 
 
@@ -44,13 +47,8 @@ def obstacle(q: Tensor, layout: Layout, dropout: float) -> str | None:
 
 def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, dropout: float) -> Tensor:
     padding = layout.once(pad)
-    sizes = [group.rows * group.length for group in padding.groups]
-    padded = [
-        each.index_select(0, padding.token_of_place).split(sizes) for each in (q, k, v)
-    ]  # groups of [rows * length, H, D/H]
     results = []
-    for group, *parts in zip(padding.groups, *padded, strict=True):
-        rows_q, rows_k, rows_v = (part.unflatten(0, (group.rows, group.length)).transpose(1, 2) for part in parts)
+    for group, rows_q, rows_k, rows_v in grouped(padding, q, k, v):
         if dropout > 0 and q.device.type == "cpu" and q.dtype in (torch.float32, torch.float64):
             result = dropped_attention(rows_q, rows_k, rows_v, group.mask, dropout)
         else:
@@ -59,6 +57,25 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, dropout: float) -> T
             )
         results.append(result.transpose(1, 2).flatten(0, 1))
     return torch.cat(results).index_select(0, padding.place_of_token)
+
+
+def attend_at_ends(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+    result = torch.empty_like(q)
+    for group, rows_k, rows_v in grouped(layout.once(pad), k, v):
+        real = torch.arange(group.length, device=q.device) < layout.lengths[group.chosen, None]
+        seen = F.scaled_dot_product_attention(  # [rows, H, 1, D/H]
+            q[group.chosen, :, None], rows_k, rows_v, attn_mask=real[:, None, None]
+        )
+        result[group.chosen] = seen[:, :, 0]
+    return result
+
+
+def grouped(padding: Padding, *tensors: Tensor) -> Iterator[tuple[Any, ...]]:
+    """(group, each tensor's part of it [rows, H, length, D/H]) of tensors [T, H, D/H]."""
+    sizes = [group.rows * group.length for group in padding.groups]
+    padded = [each.index_select(0, padding.token_of_place).split(sizes) for each in tensors]
+    for group, *parts in zip(padding.groups, *padded, strict=True):
+        yield group, *(part.unflatten(0, (group.rows, group.length)).transpose(1, 2) for part in parts)
 
 
 def pad(layout: Layout) -> Padding:
@@ -79,7 +96,7 @@ def pad(layout: Layout) -> Padding:
         tokens = tokens.clamp(max=layout.num_tokens - 1)  # an empty row at the end
         start_of_row[chosen] = total + length * torch.arange(rows, device=layout.device)
         places.append(tokens.flatten())
-        groups.append(Group(rows, length, _mask(layout, tokens, step <= last[:, None])))
+        groups.append(Group(rows, length, chosen, _mask(layout, tokens, step <= last[:, None])))
         start, total = start + rows, total + rows * length
     return Padding(torch.cat(places), start_of_row[layout.rows] + layout.places, groups)
 
