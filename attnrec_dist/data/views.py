@@ -96,8 +96,10 @@ class Views:
             first = np.searchsorted(row, row, side="left")  # the row's first target
             same = token == token[first] if self.config.basket == "none" else rows.times[token] == rows.times[token[first]]
             token, row = token[same], row[same]
-        pairs = np.unique(np.stack([row, rows.items[token]]), axis=1)
-        return pairs[1].astype(np.int64), pairs[0].astype(np.int64)
+        items = rows.items[token].astype(np.int64)
+        span = 1 + items.max(initial=0)
+        row, items = np.divmod(np.unique(row * span + items), span)
+        return items, row
 
 
 def part_bounds(rows: Rows, part: Part) -> tuple[np.ndarray, np.ndarray]:

@@ -62,20 +62,13 @@ def _count_below(scores: Tensor, target: Tensor, row: Tensor) -> Tensor:
     step = max(1, (CPU_CHUNK if scores.device.type == "cpu" else DEVICE_CHUNK) // max(width, 1))
     # Ones and zeros as floats are added up six times as fast as bools, exactly while they are few enough.
     is_below = scores.new_empty(min(step, len(row)), width, dtype=torch.float32 if width <= EXACT_IN_FLOAT else torch.float64)
+    one_each = scores.device.type == "cpu" and torch.equal(row, torch.arange(len(scores)))  # a target a view: no copies
+    parts = scores.split(step) if one_each else (scores[rows] for rows in row.split(step))
     counts = [
-        torch.lt(_rows(scores, rows), targets[:, None], out=is_below[: len(rows)]).sum(1)
-        for rows, targets in zip(row.split(step), target.split(step), strict=True)
+        torch.lt(part, targets[:, None], out=is_below[: len(part)]).sum(1)
+        for part, targets in zip(parts, target.split(step), strict=True)
     ]
     return torch.cat(counts).long() if counts else row.new_zeros(0)
-
-
-def _rows(scores: Tensor, rows: Tensor) -> Tensor:
-    """scores[rows]; without a copy where they follow one another, as with one target a view."""
-    if scores.device.type == "cpu" and len(rows):
-        first = int(rows[0])
-        if torch.equal(rows, torch.arange(first, first + len(rows))):
-            return scores[first : first + len(rows)]
-    return scores[rows]
 
 
 def _scores_of(scores: Tensor, row: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:

@@ -85,25 +85,24 @@ def pad(layout: Layout) -> Padding:
         cuts = group_by_length(layout.lengths[order].tolist())
     else:
         order, cuts = torch.arange(layout.num_rows, device=layout.device), [(layout.num_rows, layout.max_length)]
-    places, groups = [], []
-    start_of_row = torch.empty(layout.num_rows, dtype=torch.int64, device=layout.device)  # of its first place
-    start, total = 0, 0
-    for rows, length in cuts:
-        chosen = order[start : start + rows]
-        step = torch.arange(length, device=layout.device)
-        last = (layout.lengths[chosen] - 1).clamp(min=0)
-        tokens = layout.offsets[chosen].long()[:, None] + torch.minimum(step, last[:, None])  # [rows, length]
-        tokens = tokens.clamp(max=layout.num_tokens - 1)  # an empty row at the end
-        start_of_row[chosen] = total + length * torch.arange(rows, device=layout.device)
-        places.append(tokens.flatten())
-        groups.append(Group(rows, length, chosen, _mask(layout, tokens, step <= last[:, None])))
-        start, total = start + rows, total + rows * length
-    return Padding(torch.cat(places), start_of_row[layout.rows] + layout.places, groups)
+    sizes = [rows * length for rows, length in cuts]
+    width = torch.cat([order.new_full((rows,), length) for rows, length in cuts])  # [B] of each row as ordered
+    start = width.cumsum(0) - width  # its first place
+    numbers = torch.arange(len(order), device=layout.device).repeat_interleave(width, output_size=sum(sizes))  # [S]
+    step = torch.arange(sum(sizes), device=layout.device) - start[numbers]
+    first, last = layout.offsets[:-1].long()[order], (layout.lengths[order] - 1).clamp(min=0)
+    tokens = first[numbers] + torch.minimum(step, last[numbers])
+    tokens = tokens.clamp(max=layout.num_tokens - 1)  # an empty row at the end
+    start_of_row = torch.empty_like(start).index_copy_(0, order, start)
+    parts = zip(cuts, order.split([rows for rows, _ in cuts]), tokens.split(sizes), strict=True)
+    groups = [Group(*cut, chosen, _mask(layout, chosen, of_group.view(cut))) for cut, chosen, of_group in parts]
+    return Padding(tokens, start_of_row[layout.rows] + layout.places, groups)
 
 
-def _mask(layout: Layout, tokens: Tensor, real: Tensor) -> Tensor | None:
+def _mask(layout: Layout, chosen: Tensor, tokens: Tensor) -> Tensor | None:
     if layout.baskets is None:
         return None  # real tokens come first: causal attention never reaches the padding
+    real = torch.arange(tokens.shape[1], device=tokens.device) < layout.lengths[chosen, None]
     # Padding counts as a basket after all others: no real token sees it, and it sees something, so no row is empty.
     baskets = layout.segments[tokens].masked_fill(~real, layout.num_tokens)
     return (baskets[:, None, :] <= baskets[:, :, None])[:, None]
