@@ -128,7 +128,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(shape.dropout)
 
     def forward(self, x: Tensor, *rest: Any) -> Tensor:
-        """[T, D] -> [T, D]; with `at_ends` as last argument [B, D], at the rows' last tokens alone, without dropout."""
+        """[T, D] -> [T, D]; with `at_ends` as last argument [B, D], at the rows' last tokens alone: for evaluation."""
         if self.recomputed and self.training:
             again: Tensor = checkpoint(self.computed, x, *rest, use_reentrant=False)
             return again

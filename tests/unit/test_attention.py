@@ -63,6 +63,12 @@ def test_at_the_ends_it_equals_brute_force(batch):
     torch.testing.assert_close(found, brute_force(q, k, v, batch)[layout.ends], rtol=1e-12, atol=1e-12)
 
 
+def test_at_the_ends_of_no_rows_there_is_nothing():
+    q = torch.zeros(0, 2, 4)
+    layout = Layout(torch.zeros(1, dtype=torch.int32), None, max_length=0, num_tokens=0)
+    assert attention_at_ends(q, q, q, layout).shape == attention(q, q, q, layout).shape == (0, 2, 4)
+
+
 @given(batch=batches())
 @settings(deadline=None, max_examples=8)
 def test_flex_forward_equals_the_reference(batch):

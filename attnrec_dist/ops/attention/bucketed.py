@@ -60,11 +60,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, dropout: float) -> T
 
 
 def attend_at_ends(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+    """[B, H, D/H] of q [B, H, D/H], k and v [T, H, D/H]: `attention_at_ends`."""
     result = torch.empty_like(q)
     for group, rows_k, rows_v in grouped(layout.once(pad), k, v):
-        real = torch.arange(group.length, device=q.device) < layout.lengths[group.chosen, None]
         seen = F.scaled_dot_product_attention(  # [rows, H, 1, D/H]
-            q[group.chosen, :, None], rows_k, rows_v, attn_mask=real[:, None, None]
+            q[group.chosen, :, None], rows_k, rows_v, attn_mask=_real(layout, group.chosen, group.length)[:, None, None]
         )
         result[group.chosen] = seen[:, :, 0]
     return result
@@ -102,10 +102,15 @@ def pad(layout: Layout) -> Padding:
 def _mask(layout: Layout, chosen: Tensor, tokens: Tensor) -> Tensor | None:
     if layout.baskets is None:
         return None  # real tokens come first: causal attention never reaches the padding
-    real = torch.arange(tokens.shape[1], device=tokens.device) < layout.lengths[chosen, None]
+    real = _real(layout, chosen, tokens.shape[1])
     # Padding counts as a basket after all others: no real token sees it, and it sees something, so no row is empty.
     baskets = layout.segments[tokens].masked_fill(~real, layout.num_tokens)
     return (baskets[:, None, :] <= baskets[:, :, None])[:, None]
+
+
+def _real(layout: Layout, chosen: Tensor, length: int) -> Tensor:
+    """Which places of these rows, padded to `length`, hold tokens of theirs: [rows, length] bool."""
+    return torch.arange(length, device=layout.device) < layout.lengths[chosen, None]
 
 
 def group_by_length(lengths: list[int]) -> list[tuple[int, int]]:
