@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from attnrec_dist.data.example_format import EXAMPLE_PARTS, FIELD_PREFIX, LABEL_PREFIX, FieldSpec, example_schema
-from attnrec_dist.data.shards import MANIFEST, DataSet
+from attnrec_dist.data.manifest import MANIFEST
+from attnrec_dist.data.shards import DataSet
 from attnrec_dist.prepare.example_files import ExampleFiles
 from attnrec_dist.prepare.finish import Fingerprint
 

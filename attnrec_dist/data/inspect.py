@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from attnrec_dist.data.inspect_examples import PartOfExamples, inspect_examples
-from attnrec_dist.data.shards import TABLES, DataSet, Rows
+from attnrec_dist.data.manifest import TABLES
+from attnrec_dist.data.shards import DataSet, Rows
 from attnrec_dist.data.windows import basket_starts
 from attnrec_dist.errors import DataError
 

@@ -1,4 +1,4 @@
-"""The data set on disk: its manifest, opening and checking it, and reading rows. docs/data-format.md describes the files.
+"""The data set on disk: opening and checking it, and reading rows. manifest.py tells what it holds.
 
 A row is a user, and the row's number is the user's index. Rows are in the order of a hash of the user's id, so that
 reading them in order is already mixed. U rows, T tokens of the rows that were asked for.
@@ -8,80 +8,36 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import json
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import Field
 
-from attnrec_dist.data.example_format import EXAMPLES, VOCABULARY, ExamplesSpec, Shard
+from attnrec_dist.data.example_format import EXAMPLES, VOCABULARY, Shard
 from attnrec_dist.data.gather import Gather, MappedFile
+from attnrec_dist.data.manifest import (
+    DAILY,
+    GRAPH,
+    NUMERIC_PREFIX,
+    SEQUENCES,
+    TABLES,
+    Manifest,
+    read_manifest,
+    schema,
+    sha256_of,
+)
 from attnrec_dist.data.statistics import DailyCounts, ItemGraph, read_daily, read_graph
-from attnrec_dist.errors import ConfigError, DataError, StorageError
-from attnrec_dist.settings import Section, build
+from attnrec_dist.errors import DataError, StorageError
 
 if TYPE_CHECKING:
     import datasets
 
-FORMAT_VERSION = 2
-MANIFEST = "manifest.json"
-SEQUENCES = "sequences"
-TABLES = ("items.parquet", "users.parquet")
-DAILY, GRAPH = "daily.arrow", "graph.arrow"
-NUMERIC_PREFIX = "numeric."
 StatisticsT = TypeVar("StatisticsT", DailyCounts, ItemGraph)
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
-
-
-class Counts(Section):
-    rows: int = Field(description="users")
-    events: int
-    train_events: int
-    validation_events: int
-    test_events: int
-    users_without_train_events: int = Field(description="rows whose first event lies in a later part")
-
-
-class Split(Section):
-    kind: Literal["time", "leave_one_out"]
-    train_end: int | None = Field(description="unix second at which the validation part begins; null for leave_one_out")
-    valid_end: int | None = Field(description="unix second at which the test part begins; null for leave_one_out")
-    last: int = Field(default=1, description="leave_one_out: how many of a user's last events are test, and as many validation")
-
-
-class Manifest(Section):
-    """What manifest.json holds. Written last: a directory without it is no data set."""
-
-    format_version: int
-    fingerprint: str = Field(description="sha256 of the logical columns and of what shaped them; no file bytes, no paths")
-    counts: Counts
-    num_items: int = Field(description="V, the catalogue: items 0..V-1, most frequent in the training part first")
-    num_all_items: int = Field(description="V and the cold items, V.., which no training event shows")
-    event_types: list[str] = Field(description="names of the event indices; empty if the log has no event column")
-    numeric: list[str] = Field(description="numeric columns, float32")
-    split: Split
-    start_time: int = Field(description="unix second of the first event")
-    end_time: int = Field(description="unix second of the last event")
-    shards: list[Shard] = Field(description="files under sequences/, in row order")
-    tables: list[Shard] = Field(description="items.parquet, users.parquet, daily.arrow and, where there is a graph, graph.arrow")
-    config: dict[str, Any] = Field(description="the preparation's configuration, without paths")
-    cleaning: dict[str, int] = Field(description="rows read, rows left out by reason, rows kept")
-    statistics: dict[str, int] = Field(description="how much the daily counts and the item graph hold and left out")
-    examples: ExamplesSpec | None = Field(default=None, description="the labelled examples, where the configuration has a label")
-
-    @property
-    def times_are_places(self) -> bool:
-        """Whether the log had no times, so that an event's place in its user's history (0, 1, 2, ...) stands for one."""
-        unit = self.config.get("columns", {}).get("timestamp", {}).get("unit")
-        return unit == "place" or self.config.get("input", {}).get("format") in ("user_items", "pairs")
 
 
 @dataclass
@@ -100,19 +56,6 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.users)
-
-
-def schema(numeric: list[str]) -> pa.Schema:
-    """Columns of a shard."""
-    columns = [("user", pa.int64()), ("train_end", pa.int32()), ("valid_end", pa.int32())]
-    columns += [("items", pa.list_(pa.int32())), ("times", pa.list_(pa.int64())), ("events", pa.list_(pa.int8()))]
-    columns += [(NUMERIC_PREFIX + name, pa.list_(pa.float32())) for name in numeric]
-    return pa.schema(columns)
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class DataSet:
@@ -293,42 +236,6 @@ class DataSet:
             numeric={name: flat[NUMERIC_PREFIX + name] for name in self.manifest.numeric},
             first=first,
         )
-
-
-def read_manifest(path: Path) -> Manifest:
-    """Raises DataError when there is none, or it is of another format, or its file names would lead elsewhere."""
-    file = path / MANIFEST
-    try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: {_what_is_there(path)}") from None
-    except NotADirectoryError:
-        raise DataError(f"{path}: a data set is a directory; name the one that `attnrec prepare` wrote") from None
-    except OSError as error:
-        raise StorageError.of(error, f"reading {file}") from None
-    except ValueError as error:
-        raise DataError(f"{file}: damaged, it is not JSON ({error}); prepare the data set again") from None
-    version = tree.get("format_version") if isinstance(tree, dict) else None
-    if version != FORMAT_VERSION:
-        raise DataError(f"{file}: format version {version!r}, this program reads {FORMAT_VERSION}; prepare the data set again")
-    try:
-        manifest = build(Manifest, tree, str(file))
-    except ConfigError as error:
-        raise DataError(f"{error}\nThe manifest is damaged; prepare the data set again") from None
-    spec = manifest.examples
-    of_examples = [spec.vocabulary, *(shard for shards in spec.shards.values() for shard in shards)] if spec else []
-    for record in manifest.shards + manifest.tables + of_examples:
-        if not _NAME.fullmatch(record.name):
-            raise DataError(f"{file}: the file name {record.name!r} is refused: letters, digits, . _ - only, and no . in front")
-    return manifest
-
-
-def _what_is_there(path: Path) -> str:
-    if not path.exists():
-        return "no such data set; make it with `attnrec prepare CONFIG.yaml --output DIR`, or name its directory"
-    return (
-        f"not a data set, or an unfinished copy of one: {MANIFEST} is missing; make it with `attnrec prepare`, or copy it again"
-    )
 
 
 def _check_size(file: Path, record: Shard) -> None:

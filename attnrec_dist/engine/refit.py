@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from attnrec_dist.data.shards import read_manifest
+from attnrec_dist.data.manifest import read_manifest
 from attnrec_dist.errors import DataError, RunDirError
 from attnrec_dist.run_dir import RunDir
 

@@ -6,7 +6,8 @@ Numbers and times are matched by a regular expression before they are cast, beca
 
 from __future__ import annotations
 
-from attnrec_dist.prepare.config import LINE_FORMATS, Bounds, ColumnsSection, EventColumn, PrepareConfig, TimestampColumn, moment
+from attnrec_dist.prepare.config import PrepareConfig
+from attnrec_dist.prepare.sections import LINE_FORMATS, Bounds, ColumnsSection, EventColumn, TimestampColumn, moment
 from attnrec_dist.prepare.sql import NUMBER, text
 
 # In the order in which they are looked for; a row is counted under the first that applies.

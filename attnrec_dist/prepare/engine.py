@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from attnrec_dist.errors import ConfigError, InputError, StorageError
-from attnrec_dist.prepare.config import EngineSection
+from attnrec_dist.prepare.sections import EngineSection
 from attnrec_dist.prepare.sql import text
 
 # rows of a partition that a thread gathers before it writes them; DuckDB's own 524,288 hold 200 MB more for nine shards

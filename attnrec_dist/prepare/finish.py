@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pds
 
-from attnrec_dist.data.shards import NUMERIC_PREFIX, Rows, Shard, schema, sha256_of
+from attnrec_dist.data.manifest import NUMERIC_PREFIX, schema, sha256_of
+from attnrec_dist.data.shards import Rows, Shard
 from attnrec_dist.prepare.steps import TRAIN, VALIDATION, numbers
 
 ROWS_PER_BATCH = 1024  # of the Arrow file: small enough to gather from, large enough to read through

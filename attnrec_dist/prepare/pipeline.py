@@ -16,10 +16,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
-from attnrec_dist.data.shards import Manifest, Split
+from attnrec_dist.data.manifest import Manifest, Split
 from attnrec_dist.errors import ConfigError, InputError
 from attnrec_dist.prepare import cleaning, lines, reading, steps
-from attnrec_dist.prepare.config import MAX_EVENT_TYPES, PrepareConfig, check_event_kinds, moment
+from attnrec_dist.prepare.config import PrepareConfig
+from attnrec_dist.prepare.sections import MAX_EVENT_TYPES, check_event_kinds, moment
 from attnrec_dist.prepare.engine import DuckEngine
 from attnrec_dist.prepare.examples_config import named_events
 from attnrec_dist.prepare.reading import Source, TextFormat

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from attnrec_dist.errors import ConfigError, InputError, StorageError
 from attnrec_dist.prepare import lines
-from attnrec_dist.prepare.config import LINE_FORMATS
+from attnrec_dist.prepare.sections import LINE_FORMATS
 from attnrec_dist.prepare.sql import identifier, text
 
 FORMATS = {"csv": "csv", "tsv": "tsv", "tab": "tsv", "parquet": "parquet", "pq": "parquet"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from attnrec_dist.data.shards import Manifest
+from attnrec_dist.data.manifest import Manifest
 from attnrec_dist.errors import InputError
 from attnrec_dist.prepare.cleaning import REASONS, UNUSABLE, number_columns, offenders, wanted_columns
 from attnrec_dist.prepare.config import PrepareConfig

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from attnrec_dist.data.shards import EXAMPLES, MANIFEST, SEQUENCES, Manifest
+from attnrec_dist.data.manifest import MANIFEST, SEQUENCES, Manifest
+from attnrec_dist.data.shards import EXAMPLES
 from attnrec_dist.errors import ConfigError, StorageError
 
 LOCK = "lock"

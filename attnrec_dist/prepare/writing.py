@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from attnrec_dist.data.example_format import ExamplesSpec, FieldSpec
-from attnrec_dist.data.shards import DAILY, FORMAT_VERSION, GRAPH, SEQUENCES, TABLES, Counts, Manifest, Shard, Split
+from attnrec_dist.data.manifest import DAILY, FORMAT_VERSION, GRAPH, SEQUENCES, TABLES, Counts, Manifest, Split
+from attnrec_dist.data.shards import Shard
 from attnrec_dist.errors import FaultError
 from attnrec_dist.prepare import steps
-from attnrec_dist.prepare.config import PrepareConfig, moment
+from attnrec_dist.prepare.config import PrepareConfig
+from attnrec_dist.prepare.sections import moment
 from attnrec_dist.prepare.engine import DuckEngine
 from attnrec_dist.prepare.example_files import ExampleFiles
 from attnrec_dist.prepare.examples import ExampleMaker

@@ -14,7 +14,8 @@ from tiny_examples import WORDS, add_examples
 from attnrec_dist.data.example_format import EXAMPLE_PARTS, FIELD_PREFIX, LABEL_PREFIX
 from attnrec_dist.data.examples import ExampleSet
 from attnrec_dist.data.inspect import inspect
-from attnrec_dist.data.shards import MANIFEST, DataSet
+from attnrec_dist.data.manifest import MANIFEST
+from attnrec_dist.data.shards import DataSet
 from attnrec_dist.errors import ConfigError, DataError, FaultError
 from attnrec_dist.evaluation.data_report import report
 from attnrec_dist.prepare import example_files

@@ -21,7 +21,8 @@ from prepare_helpers import contents, flip_byte, run, write_csv
 
 from attnrec_dist.data import inspect as inspecting
 from attnrec_dist.data.inspect import BIN_PLACES, BIN_SECONDS, MOST_BINS, Histogram, Inspection, bins, inspect
-from attnrec_dist.data.shards import SEQUENCES, DataSet, Rows, sha256_of
+from attnrec_dist.data.manifest import SEQUENCES, sha256_of
+from attnrec_dist.data.shards import DataSet, Rows
 from attnrec_dist.errors import DataError
 from attnrec_dist.evaluation import data_plots, data_report
 from attnrec_dist.evaluation.data_plots import draw

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from attnrec_dist.data.shards import DataSet
-from attnrec_dist.prepare.config import EngineSection
+from attnrec_dist.prepare.sections import EngineSection
 from attnrec_dist.prepare.engine import DuckEngine
 
 

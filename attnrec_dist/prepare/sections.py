@@ -1,0 +1,304 @@
+"""The sections of a configs/prepare/*.yaml file, each the keys of one matter; config.py puts them together."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from datetime import datetime
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, field_validator, model_validator
+
+from attnrec_dist.settings import Section
+
+RESERVED_ITEM_COLUMNS = ("index", "id", "count")
+LINE_FORMATS = ("user_items", "pairs")  # their order is the time: prepare/lines.py
+MAX_EVENT_TYPES = 127  # an event type is stored as a signed byte
+
+
+class InputSection(Section):
+    files: list[str] = Field(
+        min_length=1,
+        description="raw log: a path or a list of paths; * and ? match many. Relative paths start at the YAML file's directory",
+    )
+    format: Literal["auto", "csv", "tsv", "parquet", "user_items", "pairs"] = Field(
+        default="auto",
+        description="auto: by the file name, a trailing .gz or .zst left aside (all but parquet may be compressed). user_items: "
+        "a line a user, `user item item ...`; pairs: a line an event, `user item`, files listed one by one. In these two, order "
+        "is the time: an event's place in its user's history, 0, 1, 2, ...; columns is left out, and split is leave_one_out",
+    )
+    delimiter: str | None = Field(
+        default=None, min_length=1, max_length=1, description="between columns of csv and tsv; null: , and tab"
+    )
+    quote: str = Field(default='"', max_length=1, description="around values that hold a delimiter, doubled inside; empty: none")
+    header: bool = Field(default=True, description="the first line of each csv or tsv file names the columns")
+    names: list[str] = Field(default=[], description="the columns' names, in the files' order, where header is false")
+    end: str | None = Field(
+        default=None,
+        description="when the log ends, ISO 8601: events at or after it are left out and counted, and no label looks beyond; "
+        "null: just after the last event. The clock is never asked",
+    )
+    max_bad_share: float = Field(
+        default=0.5, ge=0, le=1, description="stop when more rows than this share lack a user, an item, a readable time or number"
+    )
+
+    @model_validator(mode="after")
+    def _names_or_header(self) -> InputSection:
+        if self.format in LINE_FORMATS:
+            given = {"delimiter": self.delimiter, "quote": self.quote != '"', "header": not self.header, "names": self.names}
+            for key in [key for key, is_given in given.items() if is_given]:
+                raise ValueError(f"{key} is of csv and tsv files; leave it out with format {self.format}")
+            return self
+        if self.header and self.names:
+            raise ValueError("names is given while header is true; set header: false, or leave names out")
+        if not self.header and not self.names and self.format != "parquet":
+            raise ValueError("header is false, so names must list the columns in the files' order")
+        return self
+
+
+class TimestampColumn(Section):
+    """`timestamp: ts` is short for `timestamp: {name: ts}`."""
+
+    name: str = Field(description="column that holds the time of the event")
+    unit: Literal["auto", "s", "ms", "us", "iso", "place"] = Field(
+        default="auto",
+        description="seconds, milliseconds or microseconds since 1970, or ISO 8601 text. auto: value by value, text with dashes "
+        "is ISO, numbers below 1e11 are s, below 1e14 ms, else us. place: no time but the event's place in its user's history",
+    )
+    format: str | None = Field(
+        default=None, description="strptime pattern such as '%d/%m/%Y %H:%M' for text that is not ISO 8601"
+    )
+    time_zone: str = Field(
+        default="UTC", description="zone of times that carry none, for example Europe/London; also of the split's dates"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, zone: str) -> str:
+        try:
+            ZoneInfo(zone)
+        except (KeyError, ValueError, OSError):
+            raise ValueError("unknown time zone; write it as in UTC or Europe/London") from None
+        return zone
+
+    @model_validator(mode="after")
+    def _unit_or_format(self) -> TimestampColumn:
+        if self.format is not None and self.unit != "auto":
+            raise ValueError("unit and format exclude each other; leave one out")
+        return self
+
+
+class EventColumn(Section):
+    """`event: type` is short for `event: {name: type}`."""
+
+    name: str = Field(description="column that holds the kind of event")
+    types: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_EVENT_TYPES,
+        description="kinds to keep, in index order; null: all, sorted by name",
+    )
+    rename: dict[str, str] = Field(default={}, description="kind in the log -> kind in the data set, before types is applied")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("types")
+    @classmethod
+    def _distinct(cls, types: list[str] | None) -> list[str] | None:
+        if types is not None and len(set(types)) < len(types):
+            raise ValueError("a kind is listed twice")
+        return types
+
+
+class ColumnsSection(Section):
+    user: str = Field(description="column of the user's id; ids are text and kept exactly")
+    item: str = Field(description="column of the item's id; ids are text and kept exactly")
+    timestamp: TimestampColumn = Field(description="the time of the event")
+    event: EventColumn | None = Field(default=None, description="the kind of event (view, cart, buy), if the log has several")
+    numeric: list[str] = Field(default=[], description="numbers to keep with each event, as float32")
+    missing_numeric: float | None = Field(
+        default=None, allow_inf_nan=False, description="stands in for an empty number; null: such rows are left out and counted"
+    )
+
+    @field_validator("numeric")
+    @classmethod
+    def _plain_names(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError("a column is listed twice")
+        return names
+
+
+LINE_COLUMNS = ColumnsSection(user="user", item="item", timestamp=TimestampColumn(name="place", unit="s"))
+
+
+class Bounds(Section):
+    min: float | None = Field(default=None, allow_inf_nan=False, description="smallest value kept")
+    max: float | None = Field(default=None, allow_inf_nan=False, description="largest value kept")
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Bounds:
+        if self.min is None and self.max is None:
+            raise ValueError("give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+
+_CORE = "repeated with its sibling until both hold; split time: in the training part, later parts stay whole; else everywhere"
+
+
+class FiltersSection(Section):
+    where: dict[str, Bounds] = Field(default={}, description="numeric bounds a column, for example {Quantity: {min: 1}}")
+    drop_duplicates: bool = Field(
+        default=True, description="keep one of the rows with equal user, item, time and event: the one with the smallest numbers"
+    )
+    min_item_events: int = Field(default=1, ge=1, description=f"drop the events of items with fewer events; {_CORE}")
+    min_user_events: int = Field(default=1, ge=1, description=f"drop the events of users with fewer events; {_CORE}")
+
+
+class SplitSection(Section):
+    kind: Literal["time", "leave_one_out"] = Field(
+        default="time",
+        description="time: cuts for all users alike; leave_one_out: a user's last event is test, the one before validation "
+        "(the default with user_items and pairs)",
+    )
+    validation_from: str | None = Field(
+        default=None, description="first moment of the validation part, ISO 8601, for example 2011-09-01"
+    )
+    test_from: str | None = Field(default=None, description="first moment of the test part, ISO 8601")
+    last: int = Field(
+        default=1,
+        ge=1,
+        description="leave_one_out: how many of a user's last events are test, and as many before them validation; users with no "
+        "event besides are training as a whole",
+    )
+    train: float = Field(default=0.8, gt=0, le=1, description="share of the events, the earliest, where no dates are given")
+    validation: float = Field(default=0.1, ge=0, lt=1, description="share of the events after those")
+    test: float = Field(default=0.1, ge=0, lt=1, description="share of the events after those")
+
+    @model_validator(mode="after")
+    def _no_conflict(self) -> SplitSection:
+        dates = [key for key in ("validation_from", "test_from") if getattr(self, key) is not None]
+        shares = [key for key in ("train", "validation", "test") if key in self.model_fields_set]
+        if self.kind == "leave_one_out" and dates:
+            raise ValueError(f"kind leave_one_out has no cuts in time; leave out {' and '.join(dates)}")
+        if self.kind == "time" and self.last != 1:
+            raise ValueError("last is of kind leave_one_out; leave it out, or set kind: leave_one_out")
+        if len(dates) == 1:
+            raise ValueError(f"{dates[0]} is given alone; give both validation_from and test_from, or neither")
+        if dates and shares and (self.train, self.validation, self.test) != (0.8, 0.1, 0.1):
+            raise ValueError(f"both dates and shares ({', '.join(shares)}) are given; leave one of them out")
+        if abs(self.train + self.validation + self.test - 1) > 1e-9:
+            raise ValueError(f"train + validation + test is {self.train + self.validation + self.test:g}; they must add up to 1")
+        for key in dates:
+            moment(getattr(self, key), "UTC")
+        return self
+
+
+class EntityFile(Section):
+    """A file with a row an item or a user."""
+
+    file: str = Field(description="csv, tsv or parquet; relative paths start at the YAML file's directory")
+    id: str = Field(description="its column with the id, as in the log")
+    columns: dict[str, str] = Field(default={}, description="text to read: our name -> column of the file")
+    format: Literal["auto", "csv", "tsv", "parquet"] = Field(default="auto", description="as in input")
+    delimiter: str | None = Field(
+        default=None, min_length=1, max_length=4, description="as in input; may be longer, such as '::'"
+    )
+    quote: str = Field(default='"', max_length=1, description="as in input")
+    header: bool = Field(default=True, description="as in input")
+    names: list[str] = Field(default=[], description="as in input")
+    encoding: Literal["utf-8", "latin-1"] = Field(default="utf-8", description="of csv and tsv")
+
+    @field_validator("columns")
+    @classmethod
+    def _free_names(cls, columns: dict[str, str]) -> dict[str, str]:
+        for name in columns:
+            if name in RESERVED_ITEM_COLUMNS or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                raise ValueError(
+                    f"{name!r} cannot be a name: lower-case letters, digits, _, and not {', '.join(RESERVED_ITEM_COLUMNS)}"
+                )
+        return columns
+
+    @model_validator(mode="after")
+    def _names_or_header(self) -> EntityFile:
+        if self.header == bool(self.names):
+            raise ValueError(
+                "names is given while header is true" if self.header else "header is false, so names must list the columns"
+            )
+        return self
+
+
+class ItemsSection(EntityFile):
+    columns: dict[str, str] = Field(
+        default={}, description="text to keep: name in the data set -> column of the file; `title` is shown in recommendations"
+    )
+
+
+class GraphSection(Section):
+    kind: Literal["basket", "next", "none"] = Field(
+        default="basket",
+        description="basket: items of one user and time, both ways; next: an event and those that follow, one way "
+        "(the default with user_items and pairs)",
+    )
+    within: int = Field(default=3, ge=1, le=100, description="next: how many of the user's following events count")
+    neighbours: int = Field(default=100, ge=1, description="how many an item keeps, the closest")
+    max_basket: int = Field(
+        default=500, ge=2, description="basket: no pairs are counted in baskets of more items; prepare tells how many there were"
+    )
+
+
+class StatisticsSection(Section):
+    events: list[str] | None = Field(
+        default=None, min_length=1, description="kinds of events that the daily counts and the graph count; null: all"
+    )
+    graph: GraphSection = Field(default=GraphSection(), description="which items go together, from the training part")
+
+
+class OutputSection(Section):
+    dir: str = Field(description="the data set's directory, from the current directory; --output DIR overrides it")
+    events_per_shard: int = Field(default=2_000_000, ge=1, description="about how many events a shard file holds")
+
+
+class EngineSection(Section):
+    memory_limit: str = Field(
+        default="1400MB",
+        description="what DuckDB may hold in memory; beyond it, it spills beside the output. The process takes some 500 MB more: "
+        "with the default it stays below 2 GiB",
+    )
+    threads: int | None = Field(default=None, ge=1, description="null: one a core")
+
+    @field_validator("memory_limit")
+    @classmethod
+    def _with_unit(cls, limit: str) -> str:
+        if not re.fullmatch(r"\d+(\.\d+)?\s?([KMGT]i?B)", limit):
+            raise ValueError("write a number with a unit, for example 800MB or 2GB")
+        return limit
+
+
+def check_event_kinds(asked: dict[str, list[str]], types: list[str]) -> None:
+    """Raises ValueError when a key of {config path: kinds} names a kind that the data set does not have."""
+    for where, kinds in asked.items():
+        unknown = [name for name in kinds if name not in types]
+        if unknown:
+            close = difflib.get_close_matches(unknown[0], types, 1, 0.6)
+            hint = f"did you mean {close[0]}? The" if close else "the"
+            raise ValueError(f"{where}: no event is of kind {unknown[0]!r}; {hint} kinds are {', '.join(types)}")
+
+
+def moment(text: str, time_zone: str) -> int:
+    """Unix seconds of an ISO 8601 text; text without an offset is read in `time_zone`. Raises ValueError."""
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not an ISO 8601 date or time such as 2011-09-01 or 2011-09-01T08:00+01:00") from None
+    return int((when if when.tzinfo else when.replace(tzinfo=ZoneInfo(time_zone))).timestamp() // 1)
