@@ -12,9 +12,9 @@ from attnrec_dist.data.config import DataConfig
 from attnrec_dist.data.evidence import EvidenceFinder
 from attnrec_dist.data.examples import Examples, ExampleSet
 from attnrec_dist.data.keys import add_keys
+from attnrec_dist.data.manifest import NUMERIC_PREFIX
 from attnrec_dist.data.order import Order
 from attnrec_dist.data.pack import Histories, begun, pack
-from attnrec_dist.data.manifest import NUMERIC_PREFIX
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.windows import SampleIndex, is_target, target_codes
 

@@ -20,11 +20,11 @@ from attnrec_dist.data.manifest import Manifest, Split
 from attnrec_dist.errors import ConfigError, InputError
 from attnrec_dist.prepare import cleaning, lines, reading, steps
 from attnrec_dist.prepare.config import PrepareConfig
-from attnrec_dist.prepare.sections import MAX_EVENT_TYPES, check_event_kinds, moment
 from attnrec_dist.prepare.engine import DuckEngine
 from attnrec_dist.prepare.examples_config import named_events
 from attnrec_dist.prepare.reading import Source, TextFormat
 from attnrec_dist.prepare.report import KEPT, READ, check_usable, day, summary
+from attnrec_dist.prepare.sections import MAX_EVENT_TYPES, check_event_kinds, moment
 from attnrec_dist.prepare.workplace import workplace
 from attnrec_dist.prepare.writing import Facts, Writer
 

@@ -16,13 +16,13 @@ from attnrec_dist.data.shards import Shard
 from attnrec_dist.errors import FaultError
 from attnrec_dist.prepare import steps
 from attnrec_dist.prepare.config import PrepareConfig
-from attnrec_dist.prepare.sections import moment
 from attnrec_dist.prepare.engine import DuckEngine
 from attnrec_dist.prepare.example_files import ExampleFiles
 from attnrec_dist.prepare.examples import ExampleMaker
 from attnrec_dist.prepare.finish import Fingerprint, Tally, read_shard, record_of, write_shard
 from attnrec_dist.prepare.labels import Ends
 from attnrec_dist.prepare.reading import Source
+from attnrec_dist.prepare.sections import moment
 from attnrec_dist.prepare.sql import identifier
 from attnrec_dist.prepare.statistics import Statistics
 from attnrec_dist.prepare.workplace import Workplace

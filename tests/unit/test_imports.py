@@ -29,7 +29,17 @@ LEVELS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 STRANGERS = {"data", "models", "losses"}  # never import one another
-OF_PREPARE = {"errors", "settings", "batch", "distributed", "run_dir", "data.shards", "data.manifest", "data.example_format", "data"}  # the format
+OF_PREPARE = {
+    "errors",
+    "settings",
+    "batch",
+    "distributed",
+    "run_dir",
+    "data.shards",
+    "data.manifest",
+    "data.example_format",
+    "data",
+}  # the format
 MOST_LINES, MOST_IN_A_FUNCTION = 420, 70
 
 

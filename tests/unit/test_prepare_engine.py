@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from attnrec_dist.data.shards import DataSet
-from attnrec_dist.prepare.sections import EngineSection
 from attnrec_dist.prepare.engine import DuckEngine
+from attnrec_dist.prepare.sections import EngineSection
 
 
 @pytest.fixture(params=[1, 2, 4])
