@@ -11,6 +11,7 @@ each time that the token's item stands among the last few before it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,22 +26,24 @@ from attnrec_dist.ops.trend import Trend
 
 
 class EvidenceFinder:
-    """Adds the evidence that a model needs to each batch. Its tables are memory-mapped and shared by the workers."""
+    """Adds the evidence that a model needs to each batch. Its tables are memory-mapped and shared by the workers.
+
+    What the data set has no table for is left out.
+    """
 
     def __init__(self, needs: Needs, statistics: Any):
         self.needs = needs
-        self.graph = Edges.of(statistics.graph()) if "neighbours" in needs.names else None
+        graph = statistics.graph() if "neighbours" in needs.names else None
+        self.graph = None if graph is None else Edges.of(graph)
         self.trend = trend_of(statistics.daily(), needs.half_lives) if "trend" in needs.names else None
         self.mark = np.zeros(len(self.graph.offsets) if self.graph else 0, np.int32)  # scratch: item -> target of the row
 
     def add(self, batch: SequenceBatch) -> None:
-        finders: dict[str, Callable[[Lookup], dict[str, np.ndarray]]] = {
-            "repeats": repeats,
-            "neighbours": lambda lookup: neighbours(lookup, self.graph, self.mark),  # type: ignore[arg-type]
-            "trend": self._trend,
-        }
+        finders: dict[str, Callable[[Lookup], dict[str, np.ndarray]]] = {"repeats": repeats, "trend": self._trend}
+        if self.graph is not None:
+            finders["neighbours"] = functools.partial(neighbours, graph=self.graph, mark=self.mark)
         lookup = Lookup(batch)
-        for name in self.needs.names:
+        for name in filter(finders.__contains__, self.needs.names):
             batch.evidence |= {key: torch.from_numpy(value) for key, value in finders[name](lookup).items()}
 
     def _trend(self, lookup: Lookup) -> dict[str, np.ndarray]:

@@ -12,6 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 
+IN_BASKETS = "training events in baskets of several items"  # of the manifest's `statistics`, where the graph's kind was chosen
+
+
 @dataclass(frozen=True)
 class DailyCounts:
     """Events of each item on each day that has any, days ascending; over all parts, so a reader takes days before its own."""

@@ -133,6 +133,15 @@ def find_views(data: DataSet, config: DataConfig, part: Part) -> tuple[Views, Vi
     return customers, newcomers
 
 
+def has_known_target(views: Views) -> bool:
+    """Whether any item that the views ask for is in the catalogue; where none is, every list scores 0."""
+    return any(
+        bool((items < views.data.manifest.num_items).any())
+        for first in range(0, len(views), 1024)
+        for items, _ in views.batch(first, first + 1024).relevant.values()
+    )
+
+
 def _views_of(rows: Rows, config: DataConfig, part: Part, codes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     begins, ends = part_bounds(rows, part)
     token, row = ranges(rows.offsets[:-1] + begins, ends - begins)

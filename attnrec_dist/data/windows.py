@@ -18,6 +18,7 @@ import numpy as np
 
 from attnrec_dist.data.config import DataConfig
 from attnrec_dist.data.shards import DataSet, Rows
+from attnrec_dist.data.statistics import IN_BASKETS
 from attnrec_dist.errors import DataError, StorageError
 
 # the columns of a window, all int32: its tokens [start, stop) and where its last target basket ends, counted from the row's
@@ -123,10 +124,19 @@ def build_index(data: DataSet, config: DataConfig, directory: Path) -> None:
         for partial in partials:
             partial.unlink(missing_ok=True)
     if not samples:
-        raise DataError(
-            f"{data.path}: no customer has a training target (two baskets at least, "
-            f"data.basket={config.basket}, data.target_events={config.target_events})"
-        )
+        raise DataError(f"{data.path}: {_why_no_sample(data, config)}")
+
+
+def _why_no_sample(data: DataSet, config: DataConfig) -> str:
+    counts = data.manifest.counts
+    predicted = "an event" if config.target_events is None else f"a {' or '.join(config.target_events)} event"
+    told = (
+        f"nothing to train on: {predicted} is predicted from earlier ones of the same customer, and none of the {counts.train_events:,} "
+        f"training events, of {counts.rows - counts.users_without_train_events:,} customers, is one with an earlier one before it"
+    )
+    if config.basket == "time" and data.manifest.statistics.get(IN_BASKETS):
+        told += " (those of one time are one basket; --data.basket none predicts them one after another)"
+    return f"{told}. When it was prepared: is columns.user the customer's column, and not a visit's or an order's?"
 
 
 def _paths(data: DataSet, config: DataConfig, directory: Path) -> tuple[Path, Path]:

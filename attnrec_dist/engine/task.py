@@ -18,9 +18,10 @@ from attnrec_dist.data.examples import ExampleSet
 from attnrec_dist.data.samples import ExampleSamples, Samples, WindowSamples
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.spec import data_spec
-from attnrec_dist.data.views import find_views
+from attnrec_dist.data.views import find_views, has_known_target
 from attnrec_dist.data.windows import build_index, open_index
 from attnrec_dist.distributed import World
+from attnrec_dist.engine.remarks import not_validated, remarks_of_next_item
 from attnrec_dist.errors import ConfigError, DataError, FaultError
 from attnrec_dist.evaluation.classification import higher_is_better
 from attnrec_dist.evaluation.evaluate import evaluate
@@ -54,6 +55,10 @@ class Task(Protocol):
 
     def improves(self, value: float, best: float | None) -> bool: ...
 
+    def remarks(self) -> list[str]:
+        """What of the training is off on this data set, and what it costs; told before the first step."""
+        ...
+
 
 class NextItem:
     """Given a history, what comes next: windows of the training part, ranks of the whole catalogue."""
@@ -67,8 +72,10 @@ class NextItem:
                 f"{run_dir.index}: rank {world.rank} cannot see the sample index; is the directory shared between the nodes?"
             )
         draws = hasattr(config.loss, "negatives")
+        self.index = index
         self.samples: Samples = WindowSamples(data, index, config.data, evidence_for(config, data), draws)
         self.views = find_views(data, config.data, "validation")[0]
+        self.validates = has_known_target(self.views)
 
     def model_and_loss(self) -> tuple[nn.Module, nn.Module]:
         model, loss = built(self.config, self.data)
@@ -76,12 +83,15 @@ class NextItem:
         return model, loss
 
     def validate(self, model: nn.Module, check: Callable[[], None]) -> Validated | None:
-        if not len(self.views):
+        if not self.validates:
             return None
         return Validated(evaluate(model, self.views, self.config.evaluation, self.world, check).flat())
 
     def improves(self, value: float, best: float | None) -> bool:
         return best is None or value > best
+
+    def remarks(self) -> list[str]:
+        return remarks_of_next_item(self.config, self.data, self.index, self.views, self.validates)
 
 
 class Ranking:
@@ -118,6 +128,9 @@ class Ranking:
         if math.isnan(value):
             return False
         return best is None or (value > best if higher_is_better(self.measuring.metric) else value < best)
+
+    def remarks(self) -> list[str]:
+        return [] if len(self.validation) else [not_validated(self.config, "the validation part has no examples")]
 
 
 def make_task(config: RunConfig, data: DataSet, run_dir: RunDir, world: World) -> Task:

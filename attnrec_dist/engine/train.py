@@ -73,6 +73,8 @@ def train(run: Run) -> tuple[ExitCode, Progress]:
     if run.finished(progress):
         run.say(f"nothing left to do: {progress.finished or f'step {progress.step} of {run.max_steps} is done'}")
         return ExitCode.DONE, progress
+    for remark in run.task.remarks():
+        run.say(f"note: {remark}")
     strategy.warm_up(run.steps.micro_batch(torch.tensor([PADDING]).numpy()))
     started, targets = time.monotonic() - progress.seconds, 0
     run.figures.begin()

@@ -4,7 +4,7 @@
     trend           share of the training events of the last `trend_days` before the cut
     own_frequency   share of the customer's own events, each weighing half for every `half_life_days` of age
     own_trend       own_frequency + `trend_weight` x trend
-    item_graph      the neighbours of what the customer bought: cosine of two items over the training baskets
+    item_graph      the neighbours of what the customer had: cosine of two items over the training baskets
 
 `collect` reads the training events once, in pieces; `scores` then scores the catalogue for any histories. Only the item
 graph holds the events in memory, so it has a limit, above which it is left out and a note says so.

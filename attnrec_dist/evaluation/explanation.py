@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from attnrec_dist.evaluation.faithfulness import Faithfulness
-from attnrec_dist.inference.explain import Explained, Words, ago, moment
+from attnrec_dist.inference.explain import Explained, Words
 from attnrec_dist.inference.recommend import Recommendation
 
 EVENTS_TOLD = 5
@@ -104,7 +104,7 @@ def cases(explained: Explained, words: Words) -> list[Case]:
         Case(
             user=users[place],
             item=items[place],
-            when=moment(int(explained.times[place])),
+            when=words.moment(int(explained.times[place])),
             label=outcome.get(float(explained.labels[place]), f"{explained.task}: not known"),
             probability=float(explained.probabilities[place]),
             fields=_fields_of(explained, words, place),
@@ -132,7 +132,7 @@ def _events_of(explained: Explained, words: Words, place: int) -> list[Told]:
     best = np.argsort(-np.abs(weights), kind="stable")[:EVENTS_TOLD]
     titles = words.items(explained.items[span][best])
     return [
-        Told(title, ", ".join(filter(None, [words.event(int(events[token])), ago(int(ages[token]))])), float(weights[token]))
+        Told(title, ", ".join(filter(None, [words.event(int(events[token])), words.ago(int(ages[token]))])), float(weights[token]))
         for title, token in zip(titles, best)
     ]
 
@@ -149,7 +149,7 @@ class Listed:
 EXPERTS_SAY = {
     "sequence": "what such histories go on with",
     "copy": "what the customer had before",
-    "trend": "what everybody buys these days",
+    "trend": "what all customers had of late",
     "graph": "what goes with the customer's items",
 }
 

@@ -1,4 +1,4 @@
-"""The graph of items bought together: for each item its nearest others by the cosine of their training baskets.
+"""The graph of items that go together: for each item its nearest others by the cosine of their training baskets.
 
 cosine(i, j) = baskets with both / sqrt(baskets with i x baskets with j). The product of the basket-item incidence with
 itself is formed a piece at a time, so memory holds the events and one piece, never a (V x V) matrix. V catalogue.

@@ -19,6 +19,7 @@ from attnrec_dist.data.examples import ExampleSet
 from attnrec_dist.data.samples import ExampleSamples
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.errors import ConfigError
+from attnrec_dist.inference.words import ago, counted, moment, names
 from attnrec_dist.models.field_vectors import FieldVectors
 
 AT_ONCE = 256
@@ -132,14 +133,19 @@ class Words:
 
     def items(self, indices: np.ndarray) -> list[str]:
         """Titles, ids where there is none."""
-        titles, ids = self.data.titles(indices), self.data.item_ids(indices)
-        return [(title or "").strip() or identity for title, identity in zip(titles, ids)]
+        return names(self.data, indices)
 
     def users(self, indices: np.ndarray) -> list[str]:
         return [str(each) for each in self.data.users()["id"].take(np.asarray(indices, np.int64)).to_pylist()]
 
     def event(self, code: int) -> str:
         return self.event_types[code] if len(self.event_types) > 1 else ""
+
+    def moment(self, time: int) -> str:
+        return f"event {time + 1:,} of the history" if self.data.manifest.times_are_places else moment(time)
+
+    def ago(self, age: int) -> str:
+        return f"{counted(age, 'event')} ago" if self.data.manifest.times_are_places else ago(age)
 
     def value(self, field: str, value: float) -> str:
         """What a declared field says, in words."""
@@ -156,31 +162,9 @@ class Words:
         if field == "candidate":
             return self.items(explained.candidates[place : place + 1])[0]
         if field == "moment":
-            return moment(int(explained.times[place]))
+            return self.moment(int(explained.times[place]))
         events = int(np.diff(explained.offsets)[place])
-        return f"{events} event{'' if events == 1 else 's'}" if field == "history" else ""
-
-
-def moment(time: int) -> str:
-    """Weekday, hour and date of a unix second, UTC.
-
-    >>> moment(1_322_666_000)
-    'Wed 2011-11-30 15:13'
-    """
-    stamp = np.datetime64(time, "s").item()
-    return str(stamp.strftime("%a %Y-%m-%d %H:%M"))
-
-
-def ago(seconds: int) -> str:
-    """
-    >>> ago(30), ago(7_300), ago(86_400), ago(90 * 86_400)
-    ('1 minute ago', '2 hours ago', '1 day ago', '90 days ago')
-    """
-    for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
-        if seconds >= size or unit == "minute":
-            count = max(1, seconds // size)
-            break
-    return f"{count:,} {unit}{'' if count == 1 else 's'} ago"
+        return counted(events, "event") if field == "history" else ""
 
 
 # What leaving something out changes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class CustomerHistories:
     items: np.ndarray  # int64 [S] index in the catalogue; -1, and those above it, are unknown to a model
     times: np.ndarray  # int64 [S] unix seconds
     columns: dict[str, np.ndarray]  # {"event": int8 [S], numeric columns: float32 [S]}
+    is_timed: bool = True  # False: whoever gave the history told no times, and `times` are made up
 
     def known_only(self, num_items: int) -> CustomerHistories:
         """Without the events of items that a model cannot know."""
@@ -41,9 +42,7 @@ class CustomerHistories:
 
     def part(self, first: int, stop: int) -> CustomerHistories:
         inside = self._where((self.row >= first) & (self.row < stop))
-        return CustomerHistories(
-            self.names[first:stop], self.users[first:stop], inside.row - first, inside.items, inside.times, inside.columns
-        )
+        return replace(inside, names=self.names[first:stop], users=self.users[first:stop], row=inside.row - first)
 
     def of(self, names: list[str]) -> CustomerHistories:
         """These customers only, in this order; those without events have an empty history."""
@@ -58,7 +57,7 @@ class CustomerHistories:
 
     def _where(self, keep: np.ndarray) -> CustomerHistories:
         columns = {name: column[keep] for name, column in self.columns.items()}
-        return CustomerHistories(self.names, self.users, self.row[keep], self.items[keep], self.times[keep], columns)
+        return replace(self, row=self.row[keep], items=self.items[keep], times=self.times[keep], columns=columns)
 
 
 def stored_histories(data: DataSet, names: list[str] | None) -> Iterator[CustomerHistories]:

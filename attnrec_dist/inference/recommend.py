@@ -1,7 +1,7 @@
 """The best items for customers of the data set, or for fresh histories: from Python, and to Parquet.
 
 Known customers are served with all their events, whatever part they are in. Customers without any known event get the
-trend (what was bought in the last days of the log) and are marked so.
+trend (what all had in the last days of the log) and are marked so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from attnrec_dist.data.windows import is_target, target_codes
 from attnrec_dist.errors import ConfigError, StorageError
 from attnrec_dist.inference.histories import CustomerHistories, event_codes, read_histories, read_lines, stored_histories
 from attnrec_dist.inference.load import Answered, TrainedModel, answered, load_model
-from attnrec_dist.inference.reasons import reason
+from attnrec_dist.inference.reasons import asked_at, reason
+from attnrec_dist.inference.words import counted, names
 from attnrec_dist.ops.top_k import top_k
 
 CUSTOMERS_AT_ONCE = 256
@@ -97,7 +98,8 @@ class Recommender:
         row = np.zeros(len(items), np.int64)
         codes = event_codes(events, len(items), self.trained.data, self.trained.config, "events")
         columns = {"event": codes[by_time]}
-        histories = CustomerHistories(["the customer"], np.array([-1]), row, items[by_time], stamps[by_time], columns)
+        is_timed = times is not None
+        histories = CustomerHistories(["the customer"], np.array([-1]), row, items[by_time], stamps[by_time], columns, is_timed)
         barred = self.known_items(exclude)
         lists = next(iter(self.lists(histories.known_only(self.num_items), top_k, barred, new_only)))
         return lists[0]
@@ -157,9 +159,9 @@ class Recommender:
         exclude_items = [np.tile(barred, count)]
         exclude_rows = [np.repeat(np.arange(count), len(barred))]
         if new_only:
-            bought = self._is_target(part)
-            exclude_items.append(part.items[bought])
-            exclude_rows.append(part.row[bought])
+            had = self._is_target(part)
+            exclude_items.append(part.items[had])
+            exclude_rows.append(part.row[had])
         exclude = tuple(torch.from_numpy(np.concatenate(each).astype(np.int64)) for each in (exclude_items, exclude_rows))
         best, ids = top_k(scores, k, exclude)  # type: ignore[arg-type]
         return best.numpy(), ids.numpy()
@@ -239,18 +241,14 @@ class Tally:
         1 customer, 10 items; 1 without known history got the trend; 1 of 1 history item is unknown to the model
         """
         low, high = min(self.lengths, default=0), max(self.lengths, default=0)
-        items = _counted(high, "item") if low == high else f"{low} to {high} items"
-        parts = [f"{_counted(self.customers, 'customer')}, {items}{' each' if self.customers > 1 else ''}"]
+        items = counted(high, "item") if low == high else f"{low} to {high} items"
+        parts = [f"{counted(self.customers, 'customer')}, {items}{' each' if self.customers > 1 else ''}"]
         if self.on_trend:
             parts.append(f"{self.on_trend:,} without known history got the trend")
         if self.unknown_events:
             verb = "is" if self.unknown_events == 1 else "are"
-            parts.append(f"{self.unknown_events:,} of {_counted(self.events, 'history item')} {verb} unknown to the model")
+            parts.append(f"{self.unknown_events:,} of {counted(self.events, 'history item')} {verb} unknown to the model")
         return "; ".join(parts)
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def write_recommendations(run_dir: Path, output: Path, request: Request) -> None:
@@ -324,15 +322,20 @@ def _as_table(names: list[str], lists: list[list[Recommendation]], schema: pa.Sc
 
 def described(name: str, history: CustomerHistories, data: DataSet, best: list[Recommendation]) -> str:
     """A customer's newest baskets and list, for reading."""
-    lines = [f"\ncustomer {name}"]
+    has_places = data.manifest.times_are_places
+    at = "" if has_places or not len(history.times) else f", on {_date(asked_at(history, data))}"
+    lines = [f"\ncustomer {name}{at}"]
     for time in np.unique(history.times)[-3:]:
         items = history.items[history.times == time]
-        shown = [title or identity for title, identity in zip(data.titles(items[:4]), data.item_ids(items[:4]))]
         more = f" and {len(items) - 4} more" if len(items) > 4 else ""
-        lines.append(
-            f"  {np.datetime64(int(time), 's').astype('datetime64[D]')}  {', '.join(text.strip() for text in shown)}{more}"
-        )
+        when = f"event {time + 1:,}" if has_places else _date(int(time))
+        lines.append(f"  {when}  {', '.join(names(data, items[:4]))}{more}")
+    without = "without history: " + ("the most frequent" if has_places else "the most frequent of the log's last 14 days")
     for each in best:
-        why = "trend" if each.source == TREND else each.because
-        lines.append(f"  {each.rank}. {(each.title or each.item).strip()}{f' ({why})' if why else ''}")
+        why = without if each.source == TREND else each.because
+        lines.append(f"  {each.rank}. {(each.title or '').strip() or each.item}{f' ({why})' if why else ''}")
     return "\n".join(lines)
+
+
+def _date(second: int) -> str:
+    return str(np.datetime64(second, "s").astype("datetime64[D]"))

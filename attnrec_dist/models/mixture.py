@@ -1,11 +1,11 @@
 """Behaviour experts weighed by attention: p(i) = sum_k alpha_k p_k(i), alpha = softmax over the K experts, sum 1.
 
     sequence   softmax over the item table, from the body's hidden state       copy    the customer's own items, again
-    trend      what everybody buys these days                                  graph   what goes with the customer's items
+    trend      what all customers had of late                                  graph   what goes with the customer's items
 
-The weights come from the customer's state: each expert has a key, the state is the query. Training stays in log space. The
-softmax over the catalogue is left to the loss, in chunks; the other experts give log p of the targets alone, a chunk of
-queries at a time, so no [targets x history] tensor outlives its chunk.
+The weights come from the customer's state: each expert has a key, the state is the query. An expert that the data set has no
+statistics for has the weight 0. Training stays in log space. The softmax over the catalogue is left to the loss, in chunks; the
+other experts give log p of the targets alone, a chunk of queries at a time, so no [targets x history] tensor outlives its chunk.
 
 In ranking, p(i) = alpha_copy p_copy(i) + (popularity of late / popularity of long, of i)^rise x sum of the others'. Who has not
 bought an item that sold for long has declined it often; one that has just begun to sell has not been declined yet. The
@@ -25,8 +25,8 @@ from torch.utils.checkpoint import checkpoint
 
 from attnrec_dist.batch import DataSpec, Needs, Output, SequenceBatch
 from attnrec_dist.errors import ConfigError, DataError
-from attnrec_dist.models.experts import EXPERTS, SEQUENCE, ExpertConfig, QueryChunk
-from attnrec_dist.models.experts.base import AGES, AGOS, DAY, NOTHING, PACE, Expert, HistoryAttention, wide
+from attnrec_dist.models.experts import EXPERTS, SEQUENCE, ExpertConfig, QueryChunk, SilentExpert
+from attnrec_dist.models.experts.base import AGES, AGOS, DAY, NOTHING, PACE, Expert, HistoryAttention, lacks_counts, wide
 from attnrec_dist.models.experts.opinions import Answer, Opinion, Rise, Softmax
 from attnrec_dist.models.layers import month, reset_parameters, weekday
 from attnrec_dist.models.sasrec import SASRec, SASRecConfig
@@ -86,21 +86,34 @@ class MixtureConfig(Section):
         names = dict.fromkeys(need for name in self.experts if name != SEQUENCE for need in EXPERTS[name].needs)
         return Needs(tuple(names), self.half_lives)
 
+    def lacking(self, spec: DataSpec) -> dict[str, str]:
+        """The experts that have nothing to say on this data set: name -> what it lacks. They get no weight."""
+        lacks = {name: EXPERTS[name].lacks(spec) for name in self.experts if name != SEQUENCE}
+        return {name: why for name, why in lacks.items() if why}
+
 
 class Mixture(nn.Module):
     Config = MixtureConfig
+    silent: Tensor  # [K] bool: without weight
 
     def __init__(self, config: MixtureConfig, spec: DataSpec):
         super().__init__()
         if spec.empty_history:
             raise ConfigError("data.empty_history: the mixture's experts count what a history holds; leave it out")
         self.config = config
+        lacking = config.lacking(spec)
+        self.open_minded = [name in RULE_NOTHING_OUT and name not in lacking for name in config.experts]
+        if not any(self.open_minded):
+            raise DataError(
+                f"model.experts: {lacking['trend']}, and the other experts rule items out altogether; "
+                f"type --model.experts '[{', '.join([SEQUENCE, *config.experts])}]'"
+            )
+        self.register_buffer("silent", torch.tensor([name in lacking for name in config.experts]), persistent=False)
         self.body = SASRec(config.body, spec)
         self.trend = trend_of(spec, config.half_lives)
-        if config.rise and self.trend is None:
-            raise DataError("model.rise needs daily counts, which the data set does not keep; prepare it again, or set it to 0")
         shape = ExpertConfig(config.body.width, config.half_lives, self.trend)
-        self.others = nn.ModuleDict({name: EXPERTS[name](shape, spec) for name in config.experts if name != SEQUENCE})
+        of = {name: SilentExpert if name in lacking else EXPERTS[name] for name in config.experts if name != SEQUENCE}
+        self.others = nn.ModuleDict({name: expert(shape, spec) for name, expert in of.items()})
         self.key = nn.Linear(config.body.width, len(config.experts), bias=False)  # a key an expert
         self.prior = nn.Parameter(torch.zeros(len(config.experts)))
         self.season = nn.Embedding(12, len(config.experts))
@@ -140,10 +153,10 @@ class Mixture(nn.Module):
             scores = scores + PACE * self.weekday(weekday(times))
         if self.training and self.config.expert_dropout:
             dropped = torch.rand_like(scores) < self.config.expert_dropout
-            open_minded = [name in RULE_NOTHING_OUT for name in self.config.experts]  # one of them stays: p > 0 for every item
-            dropped[:, open_minded] &= ~dropped[:, open_minded].all(-1, keepdim=True)
+            kept = self.open_minded  # one of them stays: p > 0 for every item
+            dropped[:, kept] &= ~dropped[:, kept].all(-1, keepdim=True)
             scores = scores.masked_fill(dropped, NOTHING)
-        return scores.log_softmax(-1)
+        return scores.masked_fill(self.silent, NOTHING).log_softmax(-1)
 
     def _others_log_p(self, batch: SequenceBatch, layout: Layout, hidden: Tensor, tokens: Tensor) -> dict[str, Tensor]:
         """Log p of each target under each expert beside the softmax, [M] each."""
@@ -197,7 +210,7 @@ class Mixture(nn.Module):
 
 def trend_of(spec: DataSpec, half_lives: tuple[float, ...]) -> Trend | None:
     """Faded popularity, where the data set keeps daily counts."""
-    if spec.statistics is None:
+    if lacks_counts(spec):
         return None
     daily = spec.statistics.daily()
     return Trend(daily.offsets, daily.days, daily.counts, half_lives)

@@ -1,4 +1,4 @@
-"""Popularity that fades: what was bought on the days before a moment, each day weighing less the older it is.
+"""Popularity that fades: the events of the days before a moment, each day weighing less the older it is.
 
 A query on day d knows days before d only. For a half-life s the faded count of an item is sum_{e < d} n_e 2^-((d - 1 - e) / s).
 It is kept as it stands after each day on which the item has events, F_k = F_{k-1} 2^-((e_k - e_{k-1}) / s) + n_k, so any other

@@ -14,6 +14,7 @@ from attnrec_dist.prepare.sections import (
     EngineSection,
     EntityFile,
     FiltersSection,
+    GraphSection,
     InputSection,
     ItemsSection,
     OutputSection,
@@ -96,6 +97,9 @@ class PrepareConfig(Section):
     def has_places(self) -> bool:
         """Whether the log has no times, only each event's place in its user's history."""
         return self.input.format in LINE_FORMATS or self.columns.timestamp.unit == "place"
+
+    def with_graph(self, rule: GraphSection) -> PrepareConfig:
+        return self.model_copy(update={"statistics": self.statistics.model_copy(update={"graph": rule})})
 
     def without_paths(self) -> dict[str, Any]:
         """What the manifest keeps: all that shapes the result, nothing that names this machine."""

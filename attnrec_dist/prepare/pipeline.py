@@ -186,6 +186,11 @@ def check_parts(engine: DuckEngine, config: PrepareConfig, split: Split) -> None
     if split.train_end is None:
         raise InputError(f"no event is left: filters.{core} are too high for this log; lower them")
     first, last = engine.row("SELECT min(us) // 1000000, max(us) // 1000000 FROM events") if total else (None, None)
+    if total and first == last:
+        raise InputError(
+            f"no training event is left: all {total:,} events are of {day(first)} (UTC), so no cut in time parts them; is "
+            "columns.timestamp the right column? Else set split.kind: leave_one_out"
+        )
     span = f"; events lie between {day(first)} and {day(last)}" if total else ""
     raise InputError(
         f"no training event is left before {day(split.train_end)} (UTC){span}; move split.validation_from, "

@@ -245,10 +245,10 @@ class ItemsSection(EntityFile):
 
 
 class GraphSection(Section):
-    kind: Literal["basket", "next", "none"] = Field(
-        default="basket",
-        description="basket: items of one user and time, both ways; next: an event and those that follow, one way "
-        "(the default with user_items and pairs)",
+    kind: Literal["auto", "basket", "next", "none"] = Field(
+        default="auto",
+        description="basket: items of one user and time, both ways; next: an event and those that follow, one way; auto: basket "
+        "where half of the training events stand in a basket of several items, else next; prepare tells and stores which",
     )
     within: int = Field(default=3, ge=1, le=100, description="next: how many of the user's following events count")
     neighbours: int = Field(default=100, ge=1, description="how many an item keeps, the closest")

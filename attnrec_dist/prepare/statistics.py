@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from attnrec_dist.data.manifest import DAILY, GRAPH
+from attnrec_dist.data.statistics import IN_BASKETS
 from attnrec_dist.prepare.engine import DuckEngine
 from attnrec_dist.prepare.finish import Fingerprint, ListFile
 from attnrec_dist.prepare.sections import GraphSection, StatisticsSection
@@ -21,6 +22,7 @@ from attnrec_dist.prepare.steps import TRAIN, numbers
 
 PIECE = 2**21  # pairs, or days of items, counted at a time: about 100 MB here, as much in the engine
 DAY = 86_400_000_000  # microseconds
+BASKETS_FROM = 0.5  # share of the training events in baskets of several items from which `auto` is basket
 
 
 class Statistics:
@@ -53,9 +55,24 @@ class Statistics:
         self.engine.drop("days")
         self.report["days of items"] = file.finish(path, self.fingerprint, {})
 
-    def graph(self, path: Path, numeric: int) -> None:
+    def graph_rule(self, has_places: bool) -> tuple[GraphSection, str]:
+        """`statistics.graph` with its kind chosen from the log where it is auto, and why; "" where it was named."""
+        rule = self.config.graph
+        if rule.kind != "auto":
+            return rule, ""
+        if has_places:
+            return rule.model_copy(update={"kind": "next"}), "each event has its own place, so no two are a basket"
+        sizes = "(SELECT count(*) AS size FROM (SELECT DISTINCT u, us, item FROM counted_train) AS l GROUP BY u, us) AS b"
+        query = f"SELECT coalesce(sum(size), 0), coalesce(sum(size) FILTER (WHERE size > 1), 0) FROM {sizes}"
+        total, together = map(int, self.engine.row(f"{query} WHERE size <= {rule.max_basket}"))
+        self.report[IN_BASKETS] = together
+        kind = "basket" if together >= BASKETS_FROM * total else "next"
+        share = f"{together:,} of {total:,} training events stand in a basket of several items; basket from {BASKETS_FROM:.0%} on"
+        why = share if total else f"every basket holds more than max_basket ({rule.max_basket:,}) items"
+        return rule.model_copy(update={"kind": kind}), why
+
+    def graph(self, path: Path, rule: GraphSection, numeric: int) -> None:
         """Writes graph.arrow."""
-        rule: GraphSection = self.config.graph
         pairs = self._basket_pairs(rule) if rule.kind == "basket" else self._next_pairs(rule, numeric)
         held = self._by_item("SELECT item, n FROM held")
         file = ListFile(self.scratch / GRAPH, ["neighbours", "weights", "pairs"])

@@ -99,8 +99,12 @@ class Writer:
         counting = Statistics(self.engine, self.config.statistics, self.fingerprint, self.place.scratch, num_items)
         counting.choose(event_types, len(self.config.columns.numeric))
         counting.daily(self.place.building / DAILY)
-        if self.config.statistics.graph.kind != "none":
-            counting.graph(self.place.building / GRAPH, len(self.config.columns.numeric))
+        rule, why = counting.graph_rule(self.config.has_places)
+        if why:  # from here on as if it had been named
+            self.progress(f"statistics.graph.kind: {rule.kind}, as {why}")
+            self.config = self.config.with_graph(rule)
+        if rule.kind != "none":
+            counting.graph(self.place.building / GRAPH, rule, len(self.config.columns.numeric))
         self.progress("counted " + ", ".join(f"{count:,} {name}" for name, count in counting.report.items()))
         written = (self.place.building / name for name in (DAILY, GRAPH))
         return [record_of(path, num_items) for path in written if path.exists()], counting.report

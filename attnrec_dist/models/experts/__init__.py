@@ -1,12 +1,13 @@
 """The experts of a mixture, by name. A new one is a file here and a line in EXPERTS.
 
 An expert gives log p of every query's targets (in training) and an opinion on the whole catalogue (in ranking), from the
-customer's state and from what the data set knows. `needs` names the evidence that the loader looks up for it (data/evidence.py).
+customer's state and from what the data set knows. `needs` names the evidence that the loader looks up for it (data/evidence.py);
+where the data set lacks it, a SilentExpert stands in its place.
 """
 
 from __future__ import annotations
 
-from attnrec_dist.models.experts.base import Expert, ExpertConfig, QueryChunk
+from attnrec_dist.models.experts.base import Expert, ExpertConfig, QueryChunk, SilentExpert
 from attnrec_dist.models.experts.copy import CopyExpert
 from attnrec_dist.models.experts.graph import GraphExpert
 from attnrec_dist.models.experts.trend import TrendExpert
@@ -18,4 +19,4 @@ EXPERTS: dict[str, type[Expert]] = {
     "graph": GraphExpert,
 }
 
-__all__ = ["EXPERTS", "SEQUENCE", "Expert", "ExpertConfig", "QueryChunk"]
+__all__ = ["EXPERTS", "SEQUENCE", "Expert", "ExpertConfig", "QueryChunk", "SilentExpert"]

@@ -6,13 +6,14 @@ c queries of a chunk, S places of the longest history among them, m targets, V c
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from attnrec_dist.batch import DataSpec
-from attnrec_dist.models.experts.opinions import Opinion
+from attnrec_dist.models.experts.opinions import Listed, Opinion
 from attnrec_dist.ops.trend import Trend
 
 DAY = 86_400.0
@@ -46,6 +47,23 @@ class QueryChunk:
     evidence: dict[str, Tensor]  # of these targets; `*.target` counts within the chunk, `*.token` is a place in the history
 
 
+def lacks_graph(spec: DataSpec) -> str:
+    """Why the data set's item graph says nothing; "" where it does."""
+    graph = spec.statistics.graph() if spec.statistics is not None else None
+    if graph is None:
+        return "the data set has no item graph (it was prepared with statistics.graph.kind none)"
+    return "" if len(graph.neighbours) else "no two items go together in the data set's item graph"
+
+
+def lacks_counts(spec: DataSpec) -> str:
+    """Why the data set's daily counts say nothing; "" where they do."""
+    counted = spec.statistics is not None and len(spec.statistics.daily().counts)
+    return "" if counted else "the data set has no daily counts (of the kinds of events that statistics.events names)"
+
+
+LACKS: dict[str, Callable[[DataSpec], str]] = {"neighbours": lacks_graph, "trend": lacks_counts}  # by need
+
+
 class Expert(nn.Module):
     """One opinion on what comes next. Subclasses set `needs` and give probabilities."""
 
@@ -55,6 +73,11 @@ class Expert(nn.Module):
     def __init__(self, config: ExpertConfig, spec: DataSpec):
         super().__init__()
 
+    @classmethod
+    def lacks(cls, spec: DataSpec) -> str:
+        """Why the data set leaves this expert nothing to say; "" where it has all that the expert needs."""
+        return next(filter(None, (LACKS[need](spec) for need in cls.needs if need in LACKS)), "")
+
     def target_log_p(self, chunk: QueryChunk) -> Tensor:
         """Log p of each target of the chunk, [m]."""
         raise TypeError(f"{type(self).__name__} does not say how likely a target is")
@@ -62,6 +85,21 @@ class Expert(nn.Module):
     def opinion(self, chunk: QueryChunk) -> Opinion:
         """p of each item of the catalogue."""
         raise TypeError(f"{type(self).__name__} does not say how likely the items are")
+
+
+class SilentExpert(Expert):
+    """Stands where an expert lacks its statistics: rules every item out, and Mixture gives it no weight."""
+
+    def __init__(self, config: ExpertConfig, spec: DataSpec):
+        super().__init__(config, spec)
+        self.num_items = spec.num_items
+
+    def target_log_p(self, chunk: QueryChunk) -> Tensor:
+        return wide(chunk.state).new_full((len(chunk.target_query),), NOTHING)
+
+    def opinion(self, chunk: QueryChunk) -> Listed:
+        state = wide(chunk.state)
+        return Listed(state.new_zeros(0, dtype=torch.int64), state.new_zeros(0), self.num_items)
 
 
 class HistoryAttention(nn.Module):

@@ -35,7 +35,7 @@ class CopyExpert(Expert):
         self.attention = HistoryAttention(config.width)
         self.num_items = spec.num_items
         self.trend = config.trend
-        self.by_trend = nn.Parameter(torch.zeros(len(config.half_lives)))
+        self.by_trend = nn.Parameter(torch.zeros(len(config.half_lives))) if config.trend is not None else None
         prior = torch.zeros(len(config.half_lives))
         prior[lately(config.half_lives)] = TREND_POWER
         self.register_buffer("prior", prior, persistent=False)
@@ -50,7 +50,7 @@ class CopyExpert(Expert):
 
     def _weights(self, chunk: QueryChunk) -> Tensor:
         """Log weights of the history, [c, S]."""
-        if self.trend is None:
+        if self.trend is None or self.by_trend is None:
             return self.attention(chunk)
         log_p = lookup_trend(self.trend, chunk)  # [c, S, H]
         selling = (log_p * (self.prior + PACE * self.by_trend)).sum(-1)  # no matrix product: autocast would round it

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnrec_dist.batch import DataSpec
-from attnrec_dist.errors import DataError
 from attnrec_dist.models.experts.base import (
     NOTHING,
     PACE,
@@ -26,6 +25,7 @@ from attnrec_dist.models.experts.base import (
 )
 from attnrec_dist.models.experts.opinions import Listed, by_day, lately, spread
 from attnrec_dist.ops.edges import log_shares, row_sums
+from attnrec_dist.ops.trend import Trend
 
 OPEN = 2.0  # the gate starts open: 0.88 for an item whose popularity stands still
 
@@ -36,18 +36,11 @@ class GraphExpert(Expert):
 
     def __init__(self, config: ExpertConfig, spec: DataSpec):
         super().__init__(config, spec)
-        graph = spec.statistics.graph() if spec.statistics is not None else None
-        if graph is None:
-            raise DataError(
-                "model.experts names graph, but the data set has no item graph; prepare it with statistics.graph.kind"
-            )
         self.attention = HistoryAttention(config.width)
-        self.graph = graph  # read-only arrays, mapped from the data set; no parameters
-        self.sums = row_sums(graph.offsets, graph.weights)  # [V]
+        self.graph = spec.statistics.graph()  # read-only arrays, mapped from the data set; no parameters
+        self.sums = row_sums(self.graph.offsets, self.graph.weights)  # [V]
         self.num_items = spec.num_items
-        if config.trend is None:
-            raise DataError("model.experts names graph, but the data set keeps no daily counts; prepare it again")
-        self.trend = config.trend
+        self.trend: Trend = config.trend  # type: ignore[assignment]  # else it would be silent
         self.rise = nn.Parameter(torch.zeros(len(config.half_lives) + 1))
         self.register_buffer("prior", rising(config.half_lives), persistent=False)
 
@@ -78,7 +71,7 @@ class GraphExpert(Expert):
         unique, inverse = np.unique(items.cpu().numpy(), return_inverse=True)
         sizes = self.graph.offsets[unique + 1] - self.graph.offsets[unique]
         place = np.arange(max(int(sizes.max(initial=1)), 1))
-        edge = np.minimum(self.graph.offsets[unique][:, None] + place, max(len(self.graph.neighbours) - 1, 0))
+        edge = np.minimum(self.graph.offsets[unique][:, None] + place, len(self.graph.neighbours) - 1)
         real = place < sizes[:, None]
         weights, sums = np.where(real, self.graph.weights[edge], 1), np.where(real, self.sums[unique][:, None], 1)
         log_share = np.where(real, log_shares(weights, sums), np.float32(NOTHING))

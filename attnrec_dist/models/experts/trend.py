@@ -1,13 +1,13 @@
-"""What everybody buys these days: faded popularity under several half-lives, weighed by the customer's state."""
+"""What all customers had of late: faded popularity under several half-lives, weighed by the customer's state."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from attnrec_dist.batch import DataSpec
-from attnrec_dist.errors import DataError
 from attnrec_dist.models.experts.base import Expert, ExpertConfig, QueryChunk, wide
 from attnrec_dist.models.experts.opinions import Faded
+from attnrec_dist.ops.trend import Trend
 
 
 class TrendExpert(Expert):
@@ -15,9 +15,7 @@ class TrendExpert(Expert):
 
     def __init__(self, config: ExpertConfig, spec: DataSpec):
         super().__init__(config, spec)
-        if config.trend is None:
-            raise DataError("model.experts names trend, but the data set keeps no daily counts; prepare it again")
-        self.trend = config.trend
+        self.trend: Trend = config.trend  # type: ignore[assignment]  # else it would be silent
         self.choose = nn.Linear(config.width, len(config.half_lives))
 
     def target_log_p(self, chunk: QueryChunk) -> Tensor:

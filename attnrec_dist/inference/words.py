@@ -1,0 +1,49 @@
+"""What a data set holds as numbers, for reading: counts, items, moments, ages."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from attnrec_dist.data.shards import DataSet
+
+
+def counted(count: int, what: str) -> str:
+    """
+    >>> counted(1, "item"), counted(1_200, "item")
+    ('1 item', '1,200 items')
+    """
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def names(data: DataSet, items: np.ndarray) -> list[str]:
+    """Titles, ids where there is none."""
+    return [(title or "").strip() or identity for title, identity in zip(data.titles(items), data.item_ids(items))]
+
+
+def moment(time: int) -> str:
+    """Weekday, hour and date of a unix second, UTC.
+
+    >>> moment(1_322_666_000)
+    'Wed 2011-11-30 15:13'
+    """
+    stamp = np.datetime64(time, "s").item()
+    return str(stamp.strftime("%a %Y-%m-%d %H:%M"))
+
+
+def ago(seconds: int) -> str:
+    """
+    >>> ago(30), ago(7_300), ago(86_400), ago(90 * 86_400)
+    ('1 minute ago', '2 hours ago', '1 day ago', '90 days ago')
+    """
+    for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= size or unit == "minute":
+            break
+    return f"{counted(max(1, seconds // size), unit)} ago"
+
+
+def events_ago(events: int) -> str:
+    """
+    >>> events_ago(0), events_ago(1), events_ago(12)
+    ('the newest event', '1 event before the newest', '12 events before the newest')
+    """
+    return f"{counted(events, 'event')} before the newest" if events else "the newest event"
