@@ -131,8 +131,8 @@ def _why_no_sample(data: DataSet, config: DataConfig) -> str:
     counts = data.manifest.counts
     predicted = "an event" if config.target_events is None else f"a {' or '.join(config.target_events)} event"
     told = (
-        f"nothing to train on: {predicted} is predicted from earlier ones of the same customer, and none of the {counts.train_events:,} "
-        f"training events, of {counts.rows - counts.users_without_train_events:,} customers, is one with an earlier one before it"
+        f"nothing to train on: {predicted} is predicted from earlier ones of the same customer, and of the "
+        f"{counts.train_events:,} training events, of {counts.rows - counts.users_without_train_events:,} customers, none has one"
     )
     if config.basket == "time" and data.manifest.statistics.get(IN_BASKETS):
         told += " (those of one time are one basket; --data.basket none predicts them one after another)"

@@ -80,9 +80,10 @@ def tested_next_item(trained: TrainedModel, request: Request, overrides: dict[st
     config = evaluation_config(MeasuringConfig, trained.tree, overrides, str(trained.run_dir.path))
     views, newcomers = find_views(trained.data, trained.config, request.split)
     if not len(views):
+        other = "validation" if request.split == "test" else "test"
         raise ConfigError(
-            f"{trained.config.path}: nothing to evaluate: nobody with a history has anything to predict in the {request.split} part; "
-            f"type --split {'validation' if request.split == 'test' else 'test'} if that has some, or prepare with other cuts (split)"
+            f"{trained.config.path}: nothing to evaluate: nobody with a history has anything to predict in the {request.split} "
+            f"part; type --split {other} if that has some, or prepare with other cuts (split)"
         )
     name = f"{trained.tree['model']['name']}"
     tested = evaluate_beside_baselines(name, trained.model, views, newcomers, config, world)

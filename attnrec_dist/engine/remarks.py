@@ -77,4 +77,6 @@ def why_not_validated(data: DataSet, views: Views) -> str:
 
 def not_validated(config: RunConfig, why: str) -> str:
     key = "max_steps" if config.train.max_steps else "max_epochs"
-    return f"no validation: {why}; so training goes on to train.{key} ({getattr(config.train, key):g}), and its end is what is used"
+    return (
+        f"no validation: {why}; so training goes on to train.{key} ({getattr(config.train, key):g}), and its end is what is used"
+    )

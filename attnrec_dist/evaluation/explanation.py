@@ -132,7 +132,9 @@ def _events_of(explained: Explained, words: Words, place: int) -> list[Told]:
     best = np.argsort(-np.abs(weights), kind="stable")[:EVENTS_TOLD]
     titles = words.items(explained.items[span][best])
     return [
-        Told(title, ", ".join(filter(None, [words.event(int(events[token])), words.ago(int(ages[token]))])), float(weights[token]))
+        Told(
+            title, ", ".join(filter(None, [words.event(int(events[token])), words.ago(int(ages[token]))])), float(weights[token])
+        )
         for title, token in zip(titles, best)
     ]
 

@@ -552,9 +552,40 @@ def test_a_temperature_is_refused():
         build(run_config_class(tree), tree, "run.yaml")
 
 
-@pytest.mark.parametrize(("lacking", "words"), [("graph", "has no item graph"), ("daily", "keeps no daily counts")])
-def test_a_data_set_that_lacks_what_an_expert_needs_is_told(lacking, words):
-    statistics = make_statistics(ITEMS)
-    held = SimpleNamespace(graph=lambda: None, daily=statistics.daily) if lacking == "graph" else None
-    with pytest.raises(DataError, match=words):
-        build_model(configuration(experts=["sequence", "graph" if held else "trend"]), DataSpec(ITEMS, 40, (), held))
+MADE = make_statistics(ITEMS)
+WITHOUT = {
+    "graph": (SimpleNamespace(graph=lambda: None, daily=MADE.daily), {"graph": "has no item graph"}),
+    "edges": (dataclasses.replace(MADE, edges={}), {"graph": "no two items go together"}),
+    "counts": (dataclasses.replace(MADE, events={}), {"trend": "has no daily counts", "graph": "has no daily counts"}),
+}
+
+
+@pytest.mark.parametrize("missing", WITHOUT)
+def test_an_expert_without_its_statistics_has_no_weight(missing):
+    """Its share is 0 to the last digit, whatever is dropped; everything that is left is trained, on every process alike."""
+    statistics, off = WITHOUT[missing]
+    torch.manual_seed(0)
+    spec = DataSpec(ITEMS, 40, (), statistics)
+    model = build_model(configuration(expert_dropout=0.5, rise=0.5), spec)
+    told = model.config.lacking(spec)
+    assert told.keys() == off.keys()
+    assert all(words in told[name] for name, words in off.items())
+    batch = with_evidence(make_batch([[2, 1, 2], [1, 1, 1, 1], [3]], ITEMS), model.config.needs, statistics)
+    for _ in range(8):
+        loss = softmax_loss(model.train(), batch)
+        assert loss.item() < 200
+        loss.backward()
+        assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
+    answer = model.eval().answer(batch)
+    silent = torch.tensor([name in off for name in ALL])
+    shares = answer.shares(torch.arange(ITEMS).expand(len(batch.queries), -1))
+    assert torch.equal(answer.alpha[:, silent], torch.zeros(len(batch.queries), len(off)))
+    assert torch.equal(shares[..., silent], torch.zeros_like(shares[..., silent]))
+    assert (shares[..., 0] > 0).all()
+    torch.testing.assert_close(answer.alpha.sum(1), torch.ones(len(batch.queries)))
+
+
+def test_one_expert_at_least_gives_every_item_some_probability():
+    statistics, _ = WITHOUT["counts"]
+    with pytest.raises(DataError, match=r"has no daily counts.* type --model.experts '\[sequence, trend, copy\]'"):
+        build_model(configuration(experts=["trend", "copy"]), DataSpec(ITEMS, 40, (), statistics))

@@ -332,3 +332,54 @@ def test_dates_without_validation_part(shop, tmp_path):
     dates = {"validation_from": "2020-12-05", "test_from": "2020-12-05"}
     data = run([write_csv(tmp_path / "log.csv", shop)], tmp_path / "data", split=dates)
     assert data.manifest.counts.validation_events == 0 < data.manifest.counts.test_events
+
+
+BY_PAIRS = [
+    {"user": user, "item": item, "time": str(day * DAY), "event": "buy"} for user in "uv" for day in range(9) for item in "ab"
+]
+ALONE = [{"user": user, "item": "ab"[n % 2], "time": str(n * DAY + 7), "event": "view"} for user in "uv" for n in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "sections", "kind"),
+    [
+        (BY_PAIRS, {}, "basket"),
+        (ALONE, {}, "next"),
+        (BY_PAIRS + ALONE, {}, "basket"),  # 36 of 60
+        (BY_PAIRS + 2 * ALONE, {"filters": {"drop_duplicates": True}}, "basket"),  # an item counts once a basket
+        (BY_PAIRS, {"statistics": {"graph": {"max_basket": 2}}}, "basket"),
+        (BY_PAIRS + ALONE, {"columns": {"event": "event"}, "statistics": {"events": ["view"]}}, "next"),
+        (ALONE, {"columns": {"timestamp": {"name": "time", "unit": "place"}}, "split": {"kind": "leave_one_out"}}, "next"),
+    ],
+)
+def test_the_graphs_kind_is_chosen_from_the_training_events_and_stored(tmp_path, rows, sections, kind):
+    """The data set is the same, fingerprint and manifest, as if the kind had been named."""
+    if "split" in sections:
+        rows = [row | {"time": str(place)} for place, row in enumerate(ALONE[:12])]
+    file = write_csv(tmp_path / "log.csv", rows)
+    sections = {"split": ALL_TRAIN} | sections
+    chosen = run([file], tmp_path / "chosen", **sections)
+    assert chosen.manifest.config["statistics"]["graph"]["kind"] == kind
+    graph = sections.get("statistics", {}).get("graph", {}) | {"kind": kind}
+    named = run([file], tmp_path / "named", **sections | {"statistics": sections.get("statistics", {}) | {"graph": graph}})
+    assert named.manifest.fingerprint == chosen.manifest.fingerprint
+    assert named.manifest.config == chosen.manifest.config
+
+
+def test_what_was_chosen_is_told_with_its_reason(tmp_path):
+    from prepare_helpers import config_of
+
+    from attnrec_dist.prepare.pipeline import prepare
+
+    told: list[str] = []
+    file = write_csv(tmp_path / "log.csv", BY_PAIRS + ALONE)
+    prepare(config_of([file], split=ALL_TRAIN), Path("/"), tmp_path / "data", told.append)
+    assert (
+        "statistics.graph.kind: basket, as 36 of 60 training events stand in a basket of several items; basket from 50% on"
+        in told
+    )
+
+
+def test_the_bundled_log_keeps_its_fingerprint(quickstart):
+    assert quickstart.manifest.config["statistics"]["graph"]["kind"] == "basket"
+    assert quickstart.manifest.fingerprint.startswith("e62904da7e1d3e32")
