@@ -22,7 +22,13 @@ def refit_overrides(run: RunDir, data: Any) -> dict[str, Any]:
     status = run.status()
     if status["state"] != "done":
         raise RunDirError(f"{run.path}: is {status['state']}, so its length is not chosen yet; finish it with attnrec train")
-    held_back = read_manifest(data).counts.validation_events
+    manifest = read_manifest(data)
+    held_back = manifest.counts.validation_events
+    if held_back and manifest.split.kind == "leave_one_out":
+        raise DataError(
+            f"{data}: leave_one_out keeps events of every customer for validation, so there is nothing to refit on; use "
+            f"{run.path} as it is, or prepare a log that has times with split.kind time"
+        )
     if held_back:
         raise DataError(
             f"{data}: keeps {held_back:,} events for validation, which a refit has no use for; prepare it again elsewhere, "

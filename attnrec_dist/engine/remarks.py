@@ -1,4 +1,4 @@
-"""What of a training is off on its data set, and what that costs: told before the first step, so that nobody finds out after it."""
+"""What of a training is off on its data set, and what that costs: told before the first step."""
 
 from __future__ import annotations
 
@@ -77,6 +77,5 @@ def why_not_validated(data: DataSet, views: Views) -> str:
 
 def not_validated(config: RunConfig, why: str) -> str:
     key = "max_steps" if config.train.max_steps else "max_epochs"
-    return (
-        f"no validation: {why}; so training goes on to train.{key} ({getattr(config.train, key):g}), and its end is what is used"
-    )
+    end = f"train.{key} ({getattr(config.train, key):g})"
+    return f"no validation: {why}; so training goes on to {end}, and the last checkpoint is what is used"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -75,3 +76,38 @@ def test_processes_and_accumulation_change_nothing_but_rounding(trial: Callable[
     assert [len(entries) for entries in two.trained().values()] == [2] * 14
     for other in (two, small):
         assert_close(other, plain, 1e-10)
+
+
+def clicks_of_which_nothing_is_counted(directory: Path) -> Path:
+    """A prepared log of clicks at times of their own; statistics count a kind of event that does not occur, nobody validates."""
+    from attnrec_dist.prepare.config import PrepareConfig
+    from attnrec_dist.prepare.pipeline import prepare
+    from attnrec_dist.settings import build
+
+    draw = random.Random(6)
+    lines = [f"u{draw.randrange(40)},i{draw.randrange(20)},{1_000_000 + 977 * place},view" for place in range(600)]
+    (directory / "log.csv").write_text("\n".join(["user,item,time,kind", *lines]))
+    tree = {
+        "input": {"files": ["log.csv"]},
+        "columns": {"user": "user", "item": "item", "timestamp": "time", "event": {"name": "kind", "types": ["view", "buy"]}},
+        "statistics": {"events": ["buy"]},
+        "split": {"train": 0.9, "validation": 0, "test": 0.1},
+        "output": {"dir": "unused"},
+    }
+    prepare(build(PrepareConfig, tree, "test"), directory, directory / "clicks")
+    return directory / "clicks"
+
+
+def test_experts_without_their_statistics_are_off_on_every_process(trial: Callable[..., Trial], tmp_path: Path) -> None:
+    data = clicks_of_which_nothing_is_counted(tmp_path)
+    keys = {"data__path": data, "model__body__dropout": 0, "model__expert_dropout": 0, "train__precision": "fp64"}
+    plain, two = trial(**keys), trial(**keys)
+    plain.run(launcher="plain")
+    told = two.run(2)
+    for expert in ("trend", "graph"):
+        assert told.count(f"expert {expert} is off, its weight is 0") == 1
+    assert "no validation: the validation part is empty" in told
+    assert_close(two, plain, 1e-10)
+    output = tmp_path / "test.json"
+    two.start_command(["evaluate", str(two.run_dir), "--output", str(output)], 2).wait()
+    assert b"ndcg@10" in output.read_bytes()

@@ -1,4 +1,4 @@
-"""Whatever log prepare accepts, the flagship's own configuration trains, evaluates, recommends and explains, or refuses in a line.
+"""Whatever log prepare accepts, the flagship's own configuration trains, evaluates and recommends on it, or refuses in a line.
 
 Each log goes the way of `make train`: the same YAML, only the data's path. It is cut to an epoch and to one small body, no more.
 """
@@ -58,6 +58,7 @@ class Log:
 
 
 NO_VALIDATION = {"split": {"train": 0.9, "validation": 0, "test": 0.1}}
+NO_TEST = {"split": {"train": 0.9, "validation": 0.1, "test": 0}}
 LEAVE_ONE_OUT = {"split": {"kind": "leave_one_out"}}
 PLACES = [(f"u{user}", f"i{random.Random(50 * user + place).randrange(9)}", place, "") for user in range(9) for place in range(9)]
 COLD = [(f"u{n % 5}", f"new{n}", START + (80 + n) * DAY, "view") for n in range(50)]
@@ -223,6 +224,15 @@ def test_a_click_log_goes_the_whole_way_of_make_train(attnrec, tmp_path):
         assert done.code == 0, done.err
         assert not UNTRUE.search(done.out), done.out
     assert json.loads((tmp_path / "test.json").read_text())["split"] == "test"
+
+
+def test_a_refit_on_leave_one_out_is_refused_with_what_to_do(attnrec, tmp_path):
+    assert attnrec("prepare", write_log(tmp_path, clicks(), LEAVE_ONE_OUT), "--output", tmp_path / "data").code == 0
+    assert attnrec("train", FLAGSHIP, "--data", tmp_path / "data", "--run_dir", tmp_path / "run", *QUICK).code == 0
+    refused = attnrec("refit", tmp_path / "run", "--data", tmp_path / "data")
+    assert refused.code == 2
+    assert "there is nothing to refit on; use" in refused.err
+    assert "--split.validation" not in refused.err
 
 
 def test_what_python_made_up_is_not_told_as_time(attnrec, tmp_path):
