@@ -6,6 +6,7 @@ Everything that is DuckDB's own sits here and in reading.py, so that another eng
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,14 @@ _OF_VALUES = (
 )
 _OF_VALUES_BY_NAME = ("Invalid Input Error", "IO Error", "Conversion Error", "Out of Range Error", "Serialization Error")
 _DISK = ("No space left", "max_temp_directory_size", "Could not write", "Disk quota")
+
+
+class EngineFault(FaultError):
+    """The engine failed in a way that is none of the others; `said` are its own words, in one line."""
+
+    def __init__(self, said: str):
+        super().__init__(f"the engine of prepare failed: {said}; please report this with your duckdb version")
+        self.said = said
 
 
 class DuckEngine:
@@ -128,18 +137,23 @@ class DuckEngine:
         """Whatever the engine says, in one line: a full disk, too little memory, a file that it cannot read, else a fault."""
         message = str(error)
         if any(sign in message for sign in _DISK):
-            return StorageError(f"preparing in {self.scratch}: {_one_line(message)}; free some space and run the same command again")
+            return StorageError(
+                f"preparing in {self.scratch}: {_one_line(message)}; free some space and run the same command again"
+            )
         if isinstance(error, duckdb.OutOfMemoryException) or message.startswith("Out of Memory Error"):
             limit = f"engine.memory_limit {self.limits.memory_limit}"
             return ConfigError(f"{limit} is too small for this log ({_one_line(message)}); raise it")
         if isinstance(error, _OF_VALUES) or message.startswith(_OF_VALUES_BY_NAME):
-            return InputError(f"the log cannot be read: {_one_line(message)}. Mend the file, or set input.format, delimiter, quote")
-        return FaultError(f"the engine of prepare failed: {_one_line(message)}; please report this with your duckdb version")
+            file = re.search("^ *file = (.*)$", message, re.MULTILINE)
+            where = file[1] if file else "the input"
+            return InputError(
+                f"{where}: cannot be read: {_one_line(message)}. Mend the file, or set its format, delimiter, quote"
+            )
+        return EngineFault(_one_line(message))
 
 
 def _one_line(message: str) -> str:
-    """The first lines and the one that names the file, without the advice that is about DuckDB's own options."""
-    said = [line.strip() for line in message.splitlines()]
-    shown = [line for line in said[:4] if line and not line.startswith(("Possible", "LINE ", "*", "^", "file = "))]
-    shown = [line if len(line) <= 200 else line[:197] + "..." for line in shown]
-    return "; ".join([*shown, *(line for line in said if line.startswith("file = "))]) or "it does not say why"
+    """The first lines, without the advice that is about DuckDB's own options."""
+    said = [line.strip() for line in message.splitlines()[:4]]
+    shown = [line for line in said if line and not line.startswith(("Possible", "LINE ", "*", "^", "file = "))]
+    return "; ".join(line if len(line) <= 120 else line[:117] + "..." for line in shown) or "it does not say why"

@@ -45,7 +45,9 @@ def _check_items(engine: DuckEngine, config: PrepareConfig, sources: list[Source
         rows = found_rows(config, sources, engine.rows, f"item_id = {text(cell)}", ["item_id"], most=1)
         where = f"{rows[0].partition(': ')[0] if rows else sources[0].files[0]}: columns.item {config.columns.item!r} holds"
         remedy = f"write a row an item, or lines 'user item item ...' with input.format: user_items. {_to_type(config, sources, found)}"
-    raise InputError(f"{where} lists of ids, as {shown}, where one id is read; {remedy}; or, if each is one id, set input.item_lists: keep")
+    raise InputError(
+        f"{where} lists of ids, as {shown}, where one id is read; {remedy}; or, if each is one id, set input.item_lists: keep"
+    )
 
 
 def _to_type(config: PrepareConfig, sources: list[Source], separator: str) -> str:
@@ -78,7 +80,11 @@ def separator(cells: Sequence[tuple[str, int]]) -> str | None:
         lists = [(each, rows) for each, rows in split if len(each) > 1]
         if 2 * len(bracketed) >= len(cells) and any(sign in cell for cell in bracketed):
             return sign
-        if 2 * len(lists) >= len(cells) and sum(rows for _, rows in lists) < 3 * len(lists) and _is_of_ids(lists, sign, len(cells)):
+        if (
+            2 * len(lists) >= len(cells)
+            and sum(rows for _, rows in lists) < 3 * len(lists)
+            and _is_of_ids(lists, sign, len(cells))
+        ):
             return sign
     return None
 

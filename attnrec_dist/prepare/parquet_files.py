@@ -17,7 +17,9 @@ _ROWS = 65_536  # decoded at a time
 
 def columns(path: Path, where: str) -> tuple[tuple[str, str], ...]:
     """(name, type as Arrow writes it) of each column, in the file's order. Raises InputError, StorageError."""
-    with _errors_as_ours(path, "not a Parquet file", f"set {where}.format if it is csv or tsv, fetch it again if it is cut off"):
+    with _errors_as_ours(
+        path, "cannot be read as Parquet", f"set {where}.format if it is csv or tsv, fetch it again if it is cut off"
+    ):
         return tuple((field.name, str(field.type)) for field in pq.read_schema(path))
 
 

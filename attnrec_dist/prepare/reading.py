@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from attnrec_dist.errors import ConfigError, FaultError, InputError, StorageError
+from attnrec_dist.errors import ConfigError, InputError
 from attnrec_dist.prepare import lines, parquet_files, text_files
+from attnrec_dist.prepare.engine import EngineFault
 from attnrec_dist.prepare.files import COMPRESSIONS, Stamp, require_same, suffixes_of
 from attnrec_dist.prepare.sections import LINE_FORMATS
 from attnrec_dist.prepare.sql import identifier, text
@@ -85,7 +86,9 @@ def inspect(files: list[Path], kind: str, layout: TextFormat) -> list[Source]:
     groups: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[Path]] = {}
     for path in files:
         actual = _kind(path, kind)
-        compression = COMPRESSIONS.get(suffixes_of(path)[1], "none") if actual in ("csv", "tsv") else "none"  # else not the engine's
+        compression = (
+            COMPRESSIONS.get(suffixes_of(path)[1], "none") if actual in ("csv", "tsv") else "none"
+        )  # else not the engine's
         groups.setdefault((actual, compression, _columns(path, actual, layout)), []).append(path)
     return [
         Source(kind, tuple(paths), columns, layout, compression, {path: stamps[path] for path in paths})
@@ -113,7 +116,9 @@ def require_columns(sources: list[Source], wanted: dict[str, str]) -> None:
                 )
             kind = source.columns[known.index(column)][1]
             if kind.startswith(_NESTED):
-                raise ConfigError(f"{source.files[0]}: column {column!r}, which {key} names, holds {kind}; only plain values can be read")
+                raise ConfigError(
+                    f"{source.files[0]}: column {column!r}, which {key} names, holds {kind}; only plain values can be read"
+                )
 
 
 def verified(sources: list[Source], wanted: list[str]) -> list[Source]:
@@ -157,23 +162,24 @@ def reading(sources: list[Source]) -> Iterator[None]:
     """Around what makes the engine read them: its errors are about these files, which must be the same at the end."""
     try:
         yield
-    except StorageError:
-        raise
-    except (InputError, FaultError) as error:
-        message = str(error)
-        for source in sources:
-            for path, copy in source.copies.items():
-                message = message.replace(str(copy), str(path))
-        files = [path for source in sources for path in source.files]
-        if not any(str(path) in message for path in files):
-            message = f"{files[0]}{f' and {len(files) - 1} more' if len(files) > 1 else ''}: {message}"
-        for source in sources:
-            cut = [path for path, survey in source.surveys.items() if not survey.ends_in_line_end and str(path) in message]
-            if cut:
-                message += f". {cut[0]} does not end with a line end: it may be cut off, fetch it again"
-        raise InputError(message) from None
+    except (InputError, EngineFault) as error:
+        raise InputError(_about(sources, error)) from None
     for source in sources:
         require_same(source.stamps)
+
+
+def _about(sources: list[Source], error: InputError | EngineFault) -> str:
+    """The engine's words with our names of the files, and with what the look over them makes likely."""
+    message = f"cannot be read: {error.said}" if isinstance(error, EngineFault) else str(error)
+    for source in sources:
+        for path, copy in source.copies.items():
+            message = message.replace(str(copy), str(path))
+    files = [path for source in sources for path in source.files]
+    if not any(str(path) in message for path in files):
+        message = f"{files[0]}{f' or one of {len(files) - 1} more' if len(files) > 1 else ''}: {message}"
+    surveys = {path: survey for source in sources for path, survey in source.surveys.items()}
+    cut = [path for path, survey in surveys.items() if not survey.ends_in_line_end and str(path) in message]
+    return f"{message}. It does not end with a line end: it may be cut off, then fetch it again" if cut else message
 
 
 def _check_layout(layout: TextFormat) -> None:

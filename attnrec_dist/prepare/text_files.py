@@ -170,7 +170,9 @@ def with_one_line_end(path: Path, target: Path, layout: TextFormat, separator: s
         for chunk in chunks(path):
             text, waiting = _with_lf(waiting + chunk, pattern, is_last=False)
             if len(waiting) > LONGEST_ROW + CHUNK:
-                raise InputError(f"{path}: a row is longer than {LONGEST_ROW:,} bytes, {_starting(waiting)}; is a quote left open?")
+                raise InputError(
+                    f"{path}: a row is longer than {LONGEST_ROW:,} bytes, {_starting(waiting)}; is a quote left open?"
+                )
             file.write(text)
         file.write(_with_lf(waiting, pattern, is_last=True)[0])
 
