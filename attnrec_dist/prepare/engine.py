@@ -145,15 +145,13 @@ class DuckEngine:
             return ConfigError(f"{limit} is too small for this log ({_one_line(message)}); raise it")
         if isinstance(error, _OF_VALUES) or message.startswith(_OF_VALUES_BY_NAME):
             file = re.search("^ *file = (.*)$", message, re.MULTILINE)
-            where = file[1] if file else "the input"
-            return InputError(
-                f"{where}: cannot be read: {_one_line(message)}. Mend the file, or set its format, delimiter, quote"
-            )
+            where = f"{file[1]}: " if file else ""
+            return InputError(f"{where}cannot be read: {_one_line(message)}. Mend the file, or set its format, delimiter, quote")
         return EngineFault(_one_line(message))
 
 
 def _one_line(message: str) -> str:
     """The first lines, without the advice that is about DuckDB's own options."""
     said = [line.strip() for line in message.splitlines()[:4]]
-    shown = [line for line in said if line and not line.startswith(("Possible", "LINE ", "*", "^", "file = "))]
+    shown = [line for line in said if line and not line.startswith(("Possible", "Use ", "LINE ", "*", "^", "file = "))]
     return "; ".join(line if len(line) <= 120 else line[:117] + "..." for line in shown) or "it does not say why"

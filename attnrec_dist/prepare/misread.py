@@ -11,7 +11,7 @@ from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.engine import DuckEngine
 from attnrec_dist.prepare.reading import Source
 from attnrec_dist.prepare.report import found_rows
-from attnrec_dist.prepare.sql import text
+from attnrec_dist.prepare.sql import identifier, text
 from attnrec_dist.prepare.steps import SECOND
 
 SAMPLE = 2_000  # item ids that are looked at
@@ -37,26 +37,28 @@ def _check_items(engine: DuckEngine, config: PrepareConfig, sources: list[Source
     if found is None:
         return
     cell = max((cell for cell, _ in cells), key=lambda cell: len(parts(cell, found)))
-    shown = repr(cell if len(cell) <= 60 else cell[:57] + "...")
-    if sources[0].is_lines:
-        remedy = "part the items of a line by blanks"
-        where = f"{sources[0].files[0]}: the items are"
-    else:
+    where, remedy = f"{sources[0].files[0]}: the items are", "part the items of a line by blanks"
+    if not sources[0].is_lines:
         rows = found_rows(config, sources, engine.rows, f"item_id = {text(cell)}", ["item_id"], most=1)
-        where = f"{rows[0].partition(': ')[0] if rows else sources[0].files[0]}: columns.item {config.columns.item!r} holds"
-        remedy = f"write a row an item, or lines 'user item item ...' with input.format: user_items. {_to_type(config, sources, found)}"
+        where = f"{rows[0].partition(': ')[0]}: columns.item {config.columns.item!r} holds"
+        remedy = (
+            f"write a row an item, or lines 'user item item ...' (input.format: user_items): {_to_type(config, sources, found)}"
+        )
+    shown = repr(cell if len(cell) <= 60 else cell[:57] + "...")
     raise InputError(
         f"{where} lists of ids, as {shown}, where one id is read; {remedy}; or, if each is one id, set input.item_lists: keep"
     )
 
 
 def _to_type(config: PrepareConfig, sources: list[Source], separator: str) -> str:
-    """The line that writes a row an item."""
-    column = '"' + config.columns.item.replace('"', '""') + '"'
-    bare = f"translate({column}, '[](){{}}''', '')"
-    listed = f"list_filter(regexp_split_to_array({bare}, '[{separator} ]+'), x -> x <> '')"
-    query = f"COPY (SELECT * REPLACE (unnest({listed}) AS {column}) FROM '{sources[0].files[0].name}') TO 'rows.csv'"
-    return f"To type: python -c {shlex.quote(f'import duckdb; duckdb.sql({query!r})')}"
+    """The line that writes a row an item, for a shell. $$ quotes where quotes would have to be quoted."""
+    column, file = identifier(config.columns.item), identifier(str(sources[0].files[0]))
+    between = rf"](){{}}[\x22\x27{separator}"  # brackets, both quotes
+    query = (
+        f"COPY (SELECT * REPLACE (unnest(regexp_extract_all({column}, $$[^{between} ][^{between}]*$$)) AS {column}) "
+        f"FROM {file}) TO $$rows.csv$$"
+    )
+    return "python -c " + shlex.quote(f'import duckdb; duckdb.sql("""{query}""")')
 
 
 def parts(cell: str, separator: str) -> list[str]:
@@ -104,14 +106,14 @@ def _is_of_ids(lists: list[tuple[list[str], int]], sign: str, cells: int) -> boo
 
 def _check_places(engine: DuckEngine, config: PrepareConfig, sources: list[Source]) -> None:
     place = SECOND.replace("us", "events.us")
+    places = f"SELECT u, {place} AS place, count(*) AS n FROM events GROUP BY 1, 2 HAVING count(*) > 1"
     twice = engine.rows(
-        f"SELECT user_id, place, n FROM (SELECT u, {place} AS place, count(*) AS n FROM events GROUP BY 1, 2 HAVING count(*) > 1) AS a "
-        "JOIN user_codes ON a.u = user_codes.u ORDER BY user_id, place LIMIT 1"
+        f"SELECT user_id, place, n FROM ({places}) AS a JOIN user_codes ON a.u = user_codes.u ORDER BY user_id, place LIMIT 1"
     )
     for user, at, count in twice:
         same = f"user_id = {text(user)} AND us >= {at * 1_000_000} AND us < {(at + 1) * 1_000_000}"
         rows = "; ".join(found_rows(config, sources, engine.rows, same, ["stamp", "item_id"]))
         raise InputError(
-            f"{count:,} events of user {user!r} have place {at} ({rows}), and with columns.timestamp.unit place each has its own; "
-            f"number them anew, or, if column {config.columns.timestamp.name!r} is a time, set another unit"
+            f"{count:,} events of user {user!r} have place {at} ({rows}), but with columns.timestamp.unit place each event has "
+            f"one of its own; number them anew, or, if column {config.columns.timestamp.name!r} is a time, set another unit"
         )

@@ -24,7 +24,7 @@ def columns(path: Path, where: str) -> tuple[tuple[str, str], ...]:
 
 
 def check_pages(path: Path, wanted: list[str]) -> None:
-    """Decodes every page of the wanted columns, with its checksum where the writer gave it one. Raises InputError, StorageError."""
+    """Decodes every page of the wanted columns; checks its checksum where it has one. Raises InputError, StorageError."""
     with (
         _errors_as_ours(path, "damaged", "fetch it again"),
         pq.ParquetFile(path, page_checksum_verification=True, buffer_size=2**20) as file,

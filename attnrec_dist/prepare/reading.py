@@ -85,7 +85,7 @@ def inspect(files: list[Path], kind: str, layout: TextFormat) -> list[Source]:
     stamps = {path: Stamp.of(path) for path in files}
     groups: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[Path]] = {}
     for path in files:
-        actual = _kind(path, kind)
+        actual = _kind(path, kind, layout.where)
         compression = (
             COMPRESSIONS.get(suffixes_of(path)[1], "none") if actual in ("csv", "tsv") else "none"
         )  # else not the engine's
@@ -210,7 +210,7 @@ def _readable(name: str) -> str:
     return repr(name if len(name) <= 60 else name[:57] + "...")
 
 
-def _kind(path: Path, kind: str) -> str:
+def _kind(path: Path, kind: str, where: str) -> str:
     if (last := path.suffix.lower().lstrip(".")) in UNREADABLE:
         raise InputError(
             f"{path}: {UNREADABLE[last]} compression cannot be read; unpack it, or compress it again with gzip or zstd"
@@ -219,7 +219,8 @@ def _kind(path: Path, kind: str) -> str:
         return kind
     suffix, _ = suffixes_of(path)
     if suffix not in FORMATS:
-        raise InputError(f"{path}: the name does not tell the format; set input.format to csv, tsv, parquet, user_items or pairs")
+        known = "csv, tsv, parquet, user_items or pairs" if where == "input" else "csv, tsv or parquet"
+        raise InputError(f"{path}: the name does not tell the format; set {where}.format to {known}")
     return FORMATS[suffix]
 
 

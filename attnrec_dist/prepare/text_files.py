@@ -60,8 +60,8 @@ def chunks(path: Path) -> Iterator[bytes]:
                 raise InputError(f"{path}: is not what its name says, it is {what}")
             if (place := chunk.find(b"\0")) >= 0:
                 raise InputError(
-                    f"{path}: line {_line_at(path, before + place):,} holds a NUL byte, so it is damaged or no text; UTF-16 has them "
-                    "too: convert it with iconv -f UTF-16 -t UTF-8"
+                    f"{path}: line {_line_at(path, before + place):,} holds a NUL byte: it is damaged, or no "
+                    "text, or UTF-16; convert that with iconv -f UTF-16 -t UTF-8"
                 )
             if (place := _joined(tail, chunk[start:])) is not None:
                 raise InputError(

@@ -21,8 +21,8 @@ from attnrec_dist.prepare.example_files import ExampleFiles
 from attnrec_dist.prepare.examples import ExampleMaker
 from attnrec_dist.prepare.finish import Fingerprint, Tally, read_shard, record_of, write_shard
 from attnrec_dist.prepare.labels import Ends
-from attnrec_dist.prepare.sections import moment
 from attnrec_dist.prepare.reading import Source, reading, rows_of
+from attnrec_dist.prepare.sections import moment
 from attnrec_dist.prepare.sql import identifier
 from attnrec_dist.prepare.statistics import Statistics
 from attnrec_dist.prepare.workplace import Workplace
