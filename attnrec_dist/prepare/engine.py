@@ -6,6 +6,7 @@ Everything that is DuckDB's own sits here and in reading.py, so that another eng
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,29 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from attnrec_dist.errors import ConfigError, InputError, StorageError
+from attnrec_dist.errors import AttnrecError, ConfigError, FaultError, InputError, StorageError
 from attnrec_dist.prepare.sections import EngineSection
 from attnrec_dist.prepare.sql import text
 
 # rows of a partition that a thread gathers before it writes them; DuckDB's own 524,288 hold 200 MB more for nine shards
 _FLUSH_ROWS = 32_768
+_OF_VALUES = (
+    duckdb.InvalidInputException,
+    duckdb.IOException,
+    duckdb.ConversionException,
+    duckdb.OutOfRangeException,
+    duckdb.SerializationException,
+)
+_OF_VALUES_BY_NAME = ("Invalid Input Error", "IO Error", "Conversion Error", "Out of Range Error", "Serialization Error")
 _DISK = ("No space left", "max_temp_directory_size", "Could not write", "Disk quota")
+
+
+class EngineFault(FaultError):
+    """The engine failed in a way that is none of the others; `said` are its own words, in one line."""
+
+    def __init__(self, said: str):
+        super().__init__(f"the engine of prepare failed: {said}; please report this with your duckdb version")
+        self.said = said
 
 
 class DuckEngine:
@@ -103,7 +120,7 @@ class DuckEngine:
         """
         try:
             yield from self.connection.sql(query).to_arrow_reader(size)
-        except duckdb.Error as error:
+        except (duckdb.Error, OSError, pa.ArrowException) as error:  # after the first batch they come through Arrow
             raise self._translated(error) from None
 
     def write_partitions(self, query: str, directory: Path, column: str) -> None:
@@ -116,17 +133,25 @@ class DuckEngine:
         self.run(f"SET memory_limit = {text(self.limits.memory_limit)}")
         pa.default_memory_pool().release_unused()
 
-    def _translated(self, error: duckdb.Error) -> Exception:
+    def _translated(self, error: Exception) -> AttnrecError:
+        """Whatever the engine says, in one line: a full disk, too little memory, a file that it cannot read, else a fault."""
         message = str(error)
-        headline = message.partition("\n")[0]
         if any(sign in message for sign in _DISK):
-            return StorageError(f"preparing in {self.scratch}: {headline}; free some space and run the same command again")
-        if isinstance(error, duckdb.OutOfMemoryException):
-            return ConfigError(f"engine.memory_limit {self.limits.memory_limit} is too small for this log ({headline}); raise it")
-        if isinstance(error, duckdb.InvalidInputException | duckdb.IOException | duckdb.ConversionException):
-            details = [line for line in message.splitlines()[:4] if line.strip() and "Possible" not in line]
-            file = [line.strip() for line in message.splitlines() if line.strip().startswith("file = ")]
-            return InputError(
-                f"the log cannot be read: {'; '.join([*details, *file])}. Mend the file, or set input.format, delimiter, quote"
+            return StorageError(
+                f"preparing in {self.scratch}: {_one_line(message)}; free some space and run the same command again"
             )
-        return error
+        if isinstance(error, duckdb.OutOfMemoryException) or message.startswith("Out of Memory Error"):
+            limit = f"engine.memory_limit {self.limits.memory_limit}"
+            return ConfigError(f"{limit} is too small for this log ({_one_line(message)}); raise it")
+        if isinstance(error, _OF_VALUES) or message.startswith(_OF_VALUES_BY_NAME):
+            file = re.search("^ *file = (.*)$", message, re.MULTILINE)
+            where = f"{file[1]}: " if file else ""
+            return InputError(f"{where}cannot be read: {_one_line(message)}. Mend the file, or set its format, delimiter, quote")
+        return EngineFault(_one_line(message))
+
+
+def _one_line(message: str) -> str:
+    """The first lines, without the advice that is about DuckDB's own options."""
+    said = [line.strip() for line in message.splitlines()[:4]]
+    shown = [line for line in said if line and not line.startswith(("Possible", "Use ", "LINE ", "*", "^", "file = "))]
+    return "; ".join(line if len(line) <= 120 else line[:117] + "..." for line in shown) or "it does not say why"

@@ -26,7 +26,7 @@ from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.engine import DuckEngine
 from attnrec_dist.prepare.example_files import ExampleFiles
 from attnrec_dist.prepare.features import FEATURES, Log, Recipe
-from attnrec_dist.prepare.reading import Source
+from attnrec_dist.prepare.reading import Source, reading, rows_of
 from attnrec_dist.prepare.sql import clamped, identifier
 from attnrec_dist.prepare.steps import TRAIN
 
@@ -141,7 +141,8 @@ class ExampleMaker:
         asked = [feature for feature in self.features if feature.kind == whose]
         names = sorted({str(self.config.features[feature.name].column) for feature in asked})
         wanted = {"id": section.id} | {f"{whose}.{name}": section.columns[name] for name in names}
-        self.engine.table("texts", " UNION ALL ".join(source.select(wanted) for source in sources))
+        with reading(sources):
+            self.engine.table("texts", rows_of(sources, wanted))
         file = f"{whose}s.file {sources[0].files[0]}"
         twice = self.engine.rows(
             "SELECT id, count(*) FROM texts WHERE id IS NOT NULL GROUP BY id HAVING count(*) > 1 ORDER BY id"

@@ -7,17 +7,16 @@ is kept. An event's place in its user's history (0, 1, 2, ...) stands for its ti
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 
-from attnrec_dist.errors import InputError, StorageError
+from attnrec_dist.errors import InputError
+from attnrec_dist.prepare.text_files import chunks
 
 LINES = "lines"  # the table that `numbered` fills
 SCHEMA = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("number", pa.int64()), ("text", pa.string())])
 COLUMNS = (("user", "string"), ("item", "string"), ("place", "int64"), ("words", "int64"), ("number", "int64"))  # of `events`
-BLOCK = 2**22  # bytes read at a time
 LONGEST = 2**27  # bytes of a line: a user with more than ten million items is a file of another kind
 BLANKS = r" \t\r\v\f"  # in a regular expression; what bytes.strip takes off
 
@@ -82,35 +81,22 @@ def located(rows: Callable[[str], list], files: Sequence[Path], numbers: Sequenc
     return [(files[file], line, text) for file, line, text in found]
 
 
-@contextmanager
-def unpacked(path: Path) -> Iterator[pa.NativeFile]:
-    """The file's bytes, decompressed by what its name says; errors on the way become ours."""
-    try:
-        with pa.input_stream(str(path), compression="detect", buffer_size=1 << 16) as stream:
-            yield stream
-    except OSError as error:
-        if error.errno is not None:
-            raise StorageError.of(error, f"reading {path}") from None
-        raise InputError(
-            f"{path}: cannot be unpacked, it is damaged or not what its name says ({error}); fetch it again"
-        ) from None
-
-
 def _blocks(path: Path) -> Iterator[list[bytes]]:
-    """All lines of a file, without their ends, some at a time."""
-    rest, done, is_first = b"", 0, True
-    with unpacked(path) as stream:
-        while more := stream.read(BLOCK):
-            if is_first:
-                more, is_first = more.removeprefix(b"\xef\xbb\xbf"), False
-            *whole, rest = (rest + more).split(b"\n")
-            done += len(whole)
-            if len(rest) > LONGEST:
-                raise InputError(f"{path}: line {done + 1} is longer than {LONGEST:,} bytes; is input.format right?")
-            if whole:
-                yield whole
+    """All lines of a file, without their ends (LF, CR LF or CR, also mixed), some at a time."""
+    rest, done = b"", 0
+    for chunk in chunks(path):
+        rest += chunk
+        end = max(rest.rfind(b"\n"), rest.rfind(b"\r", 0, -1)) + 1  # a CR at the end may be half a line end
+        if len(rest) - end > LONGEST:
+            raise InputError(f"{path}: line {done + 1} is longer than {LONGEST:,} bytes; is input.format right?")
+        if end:
+            whole = rest[:end].splitlines()
+            rest, done = rest[end:], done + len(whole)
+            yield whole
+    if not rest and not done:
+        raise InputError(f"{path}: the file is empty; leave it out")
     if rest:
-        yield [rest]
+        yield rest.splitlines()
 
 
 def _decoded(texts: list[bytes], path: Path, lines: list[int]) -> pa.Array:

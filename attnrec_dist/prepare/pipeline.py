@@ -1,7 +1,9 @@
 """The corridor from a raw log to a data set: read, clean, filter, split, number, write. Each step names its file.
 
+    files.py     which files, their bytes          text_files.py  parquet_files.py     are they whole, what is in their header
     reading.py   files -> rows of text           steps.py    the statements between      engine.py     who runs them (DuckDB)
     lines.py     lines whose order is the time   writing.py  tables -> files           finish.py      one shard's rows -> lists
+    misread.py   a list for an item, a place taken twice
     cleaning.py  text -> values and reasons      report.py   what was left out, why    config.py      the keys
     statistics.py  daily counts, item graph      examples.py  label and features -> labelled examples (labels.py, features.py)
     workplace.py  built aside, synced, renamed
@@ -22,9 +24,12 @@ from attnrec_dist.prepare import cleaning, lines, reading, steps
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.engine import DuckEngine
 from attnrec_dist.prepare.examples_config import named_events
-from attnrec_dist.prepare.reading import Source, TextFormat
+from attnrec_dist.prepare.files import find_files
+from attnrec_dist.prepare.misread import check_cells
+from attnrec_dist.prepare.reading import Source
 from attnrec_dist.prepare.report import KEPT, READ, check_usable, day, summary
 from attnrec_dist.prepare.sections import MAX_EVENT_TYPES, check_event_kinds, moment
+from attnrec_dist.prepare.text_files import TextFormat
 from attnrec_dist.prepare.workplace import workplace
 from attnrec_dist.prepare.writing import Facts, Writer
 
@@ -38,10 +43,14 @@ def prepare(config: PrepareConfig, base_dir: Path, output: Path, progress: Progr
     """
     sources = open_log(config, base_dir)
     attributes = {name: open_entity_file(config, base_dir, name) for name in ("items", "users")}
-    with workplace(output) as place, DuckEngine(config.engine, place.scratch) as engine:
+    inputs = [file for some in (sources, *attributes.values()) for source in some for file in source.files]
+    with workplace(output, inputs) as place, DuckEngine(config.engine, place.scratch) as engine:
+        sources = reading.readable(sources, place.scratch / "copies")
+        attributes = {name: reading.readable(some, place.scratch / f"copies_of_{name}") for name, some in attributes.items()}
         left_out = clean(engine, config, sources, progress)
         types = encode(engine, config)
         left_out["duplicate"] = drop_duplicates(engine, config)
+        check_cells(engine, config, sources)
         split = filter_and_split(engine, config, left_out, progress)
         number(engine, config)
         manifest = Writer(engine, config, place, progress).write(Facts(types, split, left_out), attributes)
@@ -52,26 +61,31 @@ def prepare(config: PrepareConfig, base_dir: Path, output: Path, progress: Progr
 
 
 def open_log(config: PrepareConfig, base_dir: Path) -> list[Source]:
-    """The log's files, their headers read and the needed columns found."""
+    """The log's files, whole, the needed columns found."""
     log = config.input
-    files = reading.find_files(log.files, base_dir, "input.files", in_order=log.format == "pairs")
+    files = find_files(log.files, base_dir, "input.files", in_order=log.format == "pairs")
     layout = TextFormat(log.delimiter, log.quote, log.header, tuple(log.names))
-    sources = reading.inspect(files, log.format, layout)
-    reading.require_columns(sources, cleaning.wanted_keys(config))
-    return sources
+    return _opened(files, log.format, layout, cleaning.wanted_keys(config))
+
+
+def _opened(files: list[Path], kind: str, layout: TextFormat, wanted: dict[str, str]) -> list[Source]:
+    """The files with the columns of {config key: column}, each looked over to its last byte."""
+    sources = reading.inspect(files, kind, layout)
+    if sources[0].is_lines:
+        wanted = {}
+    reading.require_columns(sources, wanted)
+    return reading.verified(sources, list(wanted.values()))
 
 
 def open_entity_file(config: PrepareConfig, base_dir: Path, name: Literal["items", "users"]) -> list[Source]:
-    """The item's or the user's file, its header read and the needed columns found; none where no text of it is asked for."""
+    """The item's or the user's file, whole, the needed columns found; none where no text of it is asked for."""
     section = getattr(config, name)
     if section is None or not section.columns:
         return []
-    files = reading.find_files([section.file], base_dir, f"{name}.file")
-    layout = TextFormat(section.delimiter, section.quote, section.header, tuple(section.names), section.encoding)
-    sources = reading.inspect(files, section.format, layout)
+    files = find_files([section.file], base_dir, f"{name}.file")
+    layout = TextFormat(section.delimiter, section.quote, section.header, tuple(section.names), section.encoding, name)
     wanted = {f"{name}.id": section.id} | {f"{name}.columns.{key}": column for key, column in section.columns.items()}
-    reading.require_columns(sources, wanted)
-    return sources
+    return _opened(files, section.format, layout, wanted)
 
 
 def clean(engine: DuckEngine, config: PrepareConfig, sources: list[Source], progress: Progress) -> dict[str, int]:
@@ -82,8 +96,9 @@ def clean(engine: DuckEngine, config: PrepareConfig, sources: list[Source], prog
             engine.load(lines.LINES, lines.SCHEMA, lines.numbered(source.files))
             if source.kind == "user_items":
                 lines.check_one_line_a_user(engine.rows, source.files)
-    engine.view("raw", " UNION ALL ".join(source.select(wanted) for source in sources))
-    engine.table("clean", cleaning.clean(config))
+    with reading.reading(sources):
+        engine.view("raw", reading.rows_of(sources, wanted))
+        engine.table("clean", cleaning.clean(config))
     found = dict(engine.rows("SELECT reason, count(*) FROM clean GROUP BY reason"))
     report = {READ: sum(found.values()), **{reason: found.get(reason, 0) for reason in cleaning.REASONS}}
     progress(f"read {report[READ]:,} rows from {sum(len(source.files) for source in sources)} file(s)")

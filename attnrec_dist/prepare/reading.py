@@ -1,36 +1,28 @@
-"""Input files -> one SELECT that gives every row of the log as text, whatever the format, compression and column order."""
+"""Input files -> one SELECT that gives every row of the log as text, whatever the format, compression and column order.
+
+The engine never sees a column's own name: it compares names without regard to case. It is told c0, c1, ... in the files' order.
+"""
 
 from __future__ import annotations
 
-import csv
 import difflib
 import glob
-import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from attnrec_dist.errors import ConfigError, InputError, StorageError
-from attnrec_dist.prepare import lines
+from attnrec_dist.errors import ConfigError, InputError
+from attnrec_dist.prepare import lines, parquet_files, text_files
+from attnrec_dist.prepare.engine import EngineFault
+from attnrec_dist.prepare.files import COMPRESSIONS, Stamp, require_same, suffixes_of
 from attnrec_dist.prepare.sections import LINE_FORMATS
 from attnrec_dist.prepare.sql import identifier, text
+from attnrec_dist.prepare.text_files import Survey, TextFormat
 
 FORMATS = {"csv": "csv", "tsv": "tsv", "tab": "tsv", "parquet": "parquet", "pq": "parquet"}
-COMPRESSIONS = ("gz", "zst")  # what the engine reads; Parquet brings its own
 UNREADABLE = {"bz2": "bzip2", "xz": "xz", "zip": "zip", "lz4": "lz4"}
-
-
-@dataclass(frozen=True)
-class TextFormat:
-    """How csv and tsv files are written. `names` stands in for a header that is not there."""
-
-    delimiter: str | None = None
-    quote: str = '"'
-    header: bool = True
-    names: tuple[str, ...] = ()
-    encoding: str = "utf-8"
+_NESTED = ("list", "large_list", "fixed_size_list", "struct", "map")
 
 
 @dataclass(frozen=True)
@@ -41,27 +33,42 @@ class Source:
     files: tuple[Path, ...]
     columns: tuple[tuple[str, str], ...]  # (name, type as Arrow writes it; "string" in text files)
     text: TextFormat
+    compression: str = "none"
+    stamps: dict[Path, Stamp] = field(default_factory=dict)
+    surveys: dict[Path, Survey] = field(default_factory=dict)  # of csv and tsv
+    copies: dict[Path, Path] = field(default_factory=dict)  # file -> what the engine reads in its place
 
     def select(self, wanted: dict[str, str], files: tuple[Path, ...] | None = None) -> str:
         """SELECT of {name in the result: column of the file}, each as text; an empty text is NULL.
 
         Of user_items and pairs it reads the table that prepare/lines.py fills, whole.
         """
-        listed = ", ".join(text(_literal_glob(path)) for path in files or self.files)
+        readers = [self._reader(*group) for group in self._groups(files or self.files)]
+        names, types = [name for name, _ in self.columns], [kind for _, kind in self.columns]
+        places = {name: names.index(column) for name, column in wanted.items()}
+        shown = ", ".join(f"{_as_text(f'c{place}', types[place])} AS {identifier(name)}" for name, place in places.items())
+        return " UNION ALL ".join(f"SELECT {shown} FROM {reader}" for reader in readers)
+
+    def _groups(self, files: tuple[Path, ...]) -> list[tuple[list[Path], str]]:
+        """(files, compression): the copies are not compressed."""
+        copied = [self.copies[file] for file in files if file in self.copies]
+        others = [file for file in files if file not in self.copies]
+        return [group for group in ((others, self.compression), (copied, "none")) if group[0]]
+
+    def _reader(self, files: list[Path], compression: str) -> str:
+        listed = ", ".join(text(glob.escape(str(path))) for path in files)
+        names = ", ".join(f"c{place}" for place in range(len(self.columns)))
         if self.is_lines:
-            reader = f"({lines.events(self.kind)}) AS e"
-        elif self.kind == "parquet":
-            reader = f"read_parquet([{listed}])"
-        else:
-            columns = ", ".join(f"{text(name)}: 'VARCHAR'" for name, _ in self.columns)
-            quote, encoding = text(self.text.quote), text(self.text.encoding)
-            reader = (
-                f"read_csv([{listed}], columns = {{{columns}}}, auto_detect = false, header = {str(self.text.header).lower()}, "
-                f"delim = {text(self.delimiter)}, quote = {quote}, escape = {quote}, nullstr = '', encoding = {encoding})"
-            )
-        types = dict(self.columns)
-        shown = ", ".join(f"{_as_text(column, types[column])} AS {identifier(name)}" for name, column in wanted.items())
-        return f"SELECT {shown} FROM {reader}"
+            return f"({lines.events(self.kind)}) AS e({names})"
+        if self.kind == "parquet":  # hive_partitioning: a directory called user=5 would stand in for the column
+            return f"read_parquet([{listed}], hive_partitioning = false) AS e({names})"
+        columns = ", ".join(f"c{place}: 'VARCHAR'" for place in range(len(self.columns)))
+        quote, encoding = text(self.text.quote), text(self.text.encoding)
+        return (
+            f"read_csv([{listed}], columns = {{{columns}}}, auto_detect = false, header = {str(self.text.header).lower()}, "
+            f"delim = {text(self.delimiter)}, quote = {quote}, escape = {quote}, nullstr = '', encoding = {encoding}, "
+            f"compression = {text(compression)}, hive_partitioning = false)"
+        )
 
     @property
     def is_lines(self) -> bool:
@@ -69,158 +76,174 @@ class Source:
 
     @property
     def delimiter(self) -> str:
-        return self.text.delimiter or ("\t" if self.kind == "tsv" else ",")
-
-
-def find_files(patterns: list[str], base: Path, where: str, in_order: bool = False) -> list[Path]:
-    """The files that the patterns match, sorted, each once; with `in_order` as they are listed, and no pattern may be among them.
-
-    Raises InputError for one that matches none.
-    """
-    found: dict[Path, None] = {}
-    for pattern in patterns:
-        path = Path(os.path.normpath(base / Path(pattern).expanduser()))
-        if path.is_dir():
-            raise InputError(f"{where}: {path} is a directory; name its files, for example {pattern.rstrip('/')}/*.parquet")
-        if in_order and not path.exists() and glob.has_magic(pattern):
-            raise InputError(
-                f"{where}: the order of the lines is the time, and the pattern {pattern} does not tell the order of its files; "
-                "list them one by one, the earliest first"
-            )
-        matches = [path] if path.exists() else [Path(match) for match in glob.glob(str(path), recursive=True)]
-        matches = [match.resolve() for match in matches if not match.is_dir()]
-        if not matches:
-            what = "no file matches" if glob.has_magic(pattern) else "no such file:"
-            raise InputError(f"{where}: {what} {path}{_similar_file(path)}; set it, or type --{where} PATH")
-        found.update(dict.fromkeys(matches))
-    return list(found) if in_order else sorted(found)
+        return self.text.separator(self.kind)
 
 
 def inspect(files: list[Path], kind: str, layout: TextFormat) -> list[Source]:
     """Reads every file's header, no more. Files with equal columns come together; files without a byte are an error."""
-    groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[Path]] = {}
+    _check_layout(layout)
+    stamps = {path: Stamp.of(path) for path in files}
+    groups: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[Path]] = {}
     for path in files:
-        actual = _kind(path, kind)
-        columns = _columns(path, actual, layout)
-        groups.setdefault((actual, columns), []).append(path)
-    return [Source(actual, tuple(paths), columns, layout) for (actual, columns), paths in groups.items()]
+        actual = _kind(path, kind, layout.where)
+        compression = (
+            COMPRESSIONS.get(suffixes_of(path)[1], "none") if actual in ("csv", "tsv") else "none"
+        )  # else not the engine's
+        groups.setdefault((actual, compression, _columns(path, actual, layout)), []).append(path)
+    return [
+        Source(kind, tuple(paths), columns, layout, compression, {path: stamps[path] for path in paths})
+        for (kind, compression, columns), paths in groups.items()
+    ]
 
 
 def require_columns(sources: list[Source], wanted: dict[str, str]) -> None:
-    """Every source must have the columns of {config key: column}. Raises InputError with those that are there."""
+    """Every source must have each column of {config key: column} once, with plain values. Raises InputError."""
     for source in sources:
         known = [name for name, _ in source.columns]
         for key, column in wanted.items():
+            if known.count(column) > 1:
+                raise InputError(
+                    f"{source.files[0]}: {known.count(column)} columns are named {column!r}, which {key} names; rename one, or "
+                    f"of csv and tsv set {source.text.where}.header: false and {source.text.where}.names"
+                )
             if column not in known:
                 close = difflib.get_close_matches(column.lower(), [name.lower() for name in known], 1, 0.6)
                 similar = [name for name in known if name.lower() in close]
-                hint = _other_delimiter(source, key.split(".")[0]) or (f"did you mean {similar[0]}? " if similar else "")
+                hint = _other_delimiter(source) or (f"did you mean {_readable(similar[0])}? " if similar else "")
                 raise InputError(
-                    f"{source.files[0]}: no column {column!r}, which {key} names; {hint}the columns there: {', '.join(known)}"
+                    f"{source.files[0]}: no column {column!r}, which {key} names; {hint}the columns there: "
+                    f"{', '.join(map(_readable, known[:100]))}{', ...' if len(known) > 100 else ''}"
+                )
+            kind = source.columns[known.index(column)][1]
+            if kind.startswith(_NESTED):
+                raise ConfigError(
+                    f"{source.files[0]}: column {column!r}, which {key} names, holds {kind}; only plain values can be read"
                 )
 
 
-def _other_delimiter(source: Source, section: str) -> str:
+def verified(sources: list[Source], wanted: list[str]) -> list[Source]:
+    """The sources after a pass over all their bytes that finds what is cut off or damaged: the engine does not look for it.
+
+    Of Parquet the wanted columns; of lines none, which are looked over as they are read. Raises InputError, StorageError.
+    """
+    found = []
+    for source in sources:
+        surveys: dict[Path, Survey] = {}
+        for path in source.files:
+            if source.kind == "parquet":
+                parquet_files.check_pages(path, wanted)
+            elif not source.is_lines:
+                surveys[path] = text_files.survey(path)
+        found.append(replace(source, surveys=surveys))
+    return found
+
+
+def readable(sources: list[Source], scratch: Path) -> list[Source]:
+    """The sources with copies of the files that the engine cannot read as they are."""
+    found = []
+    for source in sources:
+        copies: dict[Path, Path] = {}
+        for path, survey in source.surveys.items():
+            if survey.mixes_line_ends:
+                scratch.mkdir(exist_ok=True)
+                copies[path] = scratch / f"{len(list(scratch.iterdir()))}.{source.kind}"
+                text_files.with_one_line_end(path, copies[path], source.text, source.delimiter)
+        found.append(replace(source, copies=copies))
+    return found
+
+
+def rows_of(sources: list[Source], wanted: dict[str, str]) -> str:
+    """SELECT of all their rows, columns as in Source.select."""
+    return " UNION ALL ".join(source.select(wanted) for source in sources)
+
+
+@contextmanager
+def reading(sources: list[Source]) -> Iterator[None]:
+    """Around what makes the engine read them: its errors are about these files, which must be the same at the end."""
+    try:
+        yield
+    except (InputError, EngineFault) as error:
+        raise InputError(_about(sources, error)) from None
+    for source in sources:
+        require_same(source.stamps)
+
+
+def _about(sources: list[Source], error: InputError | EngineFault) -> str:
+    """The engine's words with our names of the files, and with what the look over them makes likely."""
+    message = f"cannot be read: {error.said}" if isinstance(error, EngineFault) else str(error)
+    for source in sources:
+        for path, copy in source.copies.items():
+            message = message.replace(str(copy), str(path))
+    files = [path for source in sources for path in source.files]
+    if not any(str(path) in message for path in files):
+        message = f"{files[0]}{f' or one of {len(files) - 1} more' if len(files) > 1 else ''}: {message}"
+    surveys = {path: survey for source in sources for path, survey in source.surveys.items()}
+    cut = [path for path, survey in surveys.items() if not survey.ends_in_line_end and str(path) in message]
+    return f"{message}. It does not end with a line end: it may be cut off, then fetch it again" if cut else message
+
+
+def _check_layout(layout: TextFormat) -> None:
+    """Raises ConfigError for signs that cannot part or enclose values."""
+    signs = {"delimiter": layout.delimiter or "", "quote": layout.quote}
+    for key, sign in signs.items():
+        if any(letter in sign for letter in "\r\n\0"):
+            raise ConfigError(f"{layout.where}.{key}: {sign!r} is no sign that can stand in a line; choose another")
+    if not layout.quote.isascii():
+        raise ConfigError(f"{layout.where}.quote: {layout.quote!r} is not ASCII; set another, or an empty one for none")
+    if layout.quote and layout.quote in (layout.delimiter or ",\t"):
+        raise ConfigError(f"{layout.where}.quote: {layout.quote!r} is the delimiter, too; set one of them to another sign")
+
+
+def _other_delimiter(source: Source) -> str:
     """What to set where a header of one column holds what other files separate columns with."""
     if source.kind == "parquet" or len(source.columns) > 1:
         return ""
     written = {";": "';'", "|": "'|'", "\t": '"\\t"', ",": "','"}
     found = [delimiter for delimiter in written if delimiter in source.columns[0][0]]
-    if not found:
-        return ""
-    return f"set {'items' if section == 'items' else 'input'}.delimiter: {written[found[0]]}; "
+    return f"set {source.text.where}.delimiter: {written[found[0]]}; " if found else ""
 
 
-def _kind(path: Path, kind: str) -> str:
-    suffixes = [suffix.lower().lstrip(".") for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in UNREADABLE:
+def _readable(name: str) -> str:
+    """A name as it is, or, where that would mislead, quoted and cut."""
+    if name.isprintable() and name.strip() == name and 0 < len(name) <= 60:
+        return name
+    return repr(name if len(name) <= 60 else name[:57] + "...")
+
+
+def _kind(path: Path, kind: str, where: str) -> str:
+    if (last := path.suffix.lower().lstrip(".")) in UNREADABLE:
         raise InputError(
-            f"{path}: {UNREADABLE[suffixes[-1]]} compression cannot be read; unpack it, or compress it again with gzip or zstd"
+            f"{path}: {UNREADABLE[last]} compression cannot be read; unpack it, or compress it again with gzip or zstd"
         )
-    if suffixes and suffixes[-1] in COMPRESSIONS:
-        suffixes.pop()
     if kind != "auto":
         return kind
-    if not suffixes or suffixes[-1] not in FORMATS:
-        raise InputError(f"{path}: the name does not tell the format; set input.format to csv, tsv, parquet, user_items or pairs")
-    return FORMATS[suffixes[-1]]
+    suffix, _ = suffixes_of(path)
+    if suffix not in FORMATS:
+        known = "csv, tsv, parquet, user_items or pairs" if where == "input" else "csv, tsv or parquet"
+        raise InputError(f"{path}: the name does not tell the format; set {where}.format to {known}")
+    return FORMATS[suffix]
 
 
 def _columns(path: Path, kind: str, layout: TextFormat) -> tuple[tuple[str, str], ...]:
     if kind in LINE_FORMATS:
-        _first_line(path, layout.encoding)
         return lines.COLUMNS
-    return _parquet_columns(path) if kind == "parquet" else _text_columns(path, kind, layout)
-
-
-def _parquet_columns(path: Path) -> tuple[tuple[str, str], ...]:
-    try:
-        schema = pq.read_schema(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise StorageError.of(error, f"reading {path}") from None
-        detail = "it is empty" if path.stat().st_size == 0 else str(error).partition("\n")[0]
-        raise InputError(f"{path}: not a Parquet file ({detail}); set input.format if it is csv or tsv") from None
-    return tuple((field.name, str(field.type)) for field in schema)
-
-
-def _text_columns(path: Path, kind: str, layout: TextFormat) -> tuple[tuple[str, str], ...]:
-    line = _first_line(path, layout.encoding)
-    if not layout.header:
-        return tuple((name, "string") for name in layout.names)
-    delimiter = layout.delimiter or ("\t" if kind == "tsv" else ",")
-    if len(delimiter) > 1 or not layout.quote:
-        names = line.split(delimiter)
-    else:
-        names = next(csv.reader([line], delimiter=delimiter, quotechar=layout.quote), [])
-    if len(set(names)) < len(names) or "" in names:
-        doubtful = sorted({name for name in names if names.count(name) > 1 or not name})
-        raise InputError(
-            f"{path}: the first line does not name each column once ({', '.join(map(repr, doubtful))}); "
-            "mend it, or set input.header: false and input.names"
-        )
+    if kind == "parquet":
+        return parquet_files.columns(path, layout.where)
+    names = text_files.header(path, kind, layout) if layout.header else layout.names
     return tuple((name, "string") for name in names)
 
 
-def _first_line(path: Path, encoding: str) -> str:
-    with lines.unpacked(path) as stream:
-        data = b""
-        while b"\n" not in data and (more := stream.read(1 << 16)):
-            data += more
-    if not data:
-        raise InputError(f"{path}: the file is empty; leave it out, or write its header line")
-    try:
-        return data.partition(b"\n")[0].rstrip(b"\r").decode("utf-8-sig" if encoding == "utf-8" else encoding)
-    except UnicodeDecodeError:
-        raise InputError(
-            f"{path}: the first line is not UTF-8 text; is input.format right? Convert other encodings with iconv"
-        ) from None
-
-
-def _as_text(column: str, arrow_type: str) -> str:
+def _as_text(name: str, arrow_type: str) -> str:
     """SQL for a column's value as text. Whole floats lose their `.0`: pandas writes ids so where one is missing. NaN is missing.
 
     TRY_CAST, because the engine may cast before it looks whether it should: DuckDB 2.0.1 refused a file for its NaN.
     """
-    name = identifier(column)
     if arrow_type in ("double", "float", "halffloat"):
         whole = f"{name} = floor({name}) AND abs({name}) < 9007199254740992"
         shown = f"WHEN {whole} THEN CAST(TRY_CAST({name} AS BIGINT) AS VARCHAR) ELSE CAST({name} AS VARCHAR)"
         return f"CASE WHEN isnan({name}) THEN NULL {shown} END"
     if arrow_type in ("string", "large_string", "string_view"):
         return f"nullif({name}, '')"
-    if arrow_type.startswith(("list", "large_list", "struct", "map")):
-        raise ConfigError(f"column {column!r} holds {arrow_type}; only plain values can be read")
+    if arrow_type in ("binary", "large_binary", "binary_view"):  # text not called text; a cast would write its bytes as \\xC3
+        return f"nullif(decode({name}), '')"
     return f"nullif(CAST({name} AS VARCHAR), '')"
-
-
-def _literal_glob(path: Path) -> str:
-    return glob.escape(str(path))
-
-
-def _similar_file(path: Path) -> str:
-    try:
-        close = difflib.get_close_matches(path.name, [other.name for other in path.parent.iterdir()], 1, 0.6)
-    except OSError:
-        return f"; the directory {path.parent} does not exist" if not path.parent.exists() else ""
-    return f"; did you mean {close[0]}?" if close else ""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from attnrec_dist.data.manifest import Manifest
 from attnrec_dist.errors import InputError
-from attnrec_dist.prepare.cleaning import REASONS, UNUSABLE, number_columns, offenders, wanted_columns
+from attnrec_dist.prepare.cleaning import REASONS, UNUSABLE, number_columns, offenders, parsed, wanted_columns
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.lines import located
 from attnrec_dist.prepare.reading import Source
@@ -57,6 +57,8 @@ def summary(manifest: Manifest) -> str:
 
 def span(manifest: Manifest) -> str:
     """From when to when the events are."""
+    if manifest.times_are_places and manifest.start_time:  # the log's own numbers, which may have gaps
+        return f"places {manifest.start_time:,} to {manifest.end_time:,}"
     if manifest.times_are_places:
         return f"histories of at most {manifest.end_time + 1:,} events"
     return f"{day(manifest.start_time)} to {day(manifest.end_time)}"
@@ -92,20 +94,49 @@ def check_usable(config: PrepareConfig, cleaning: dict[str, int], sources: list[
 
 
 def _examples(config: PrepareConfig, why: str, sources: list[Source], rows: Callable[[str], list], most: int = 3) -> list[str]:
-    """The first rows that a reason rules out, found by reading again, file by file. Rows are counted from 1 below the header."""
-    wanted = wanted_columns(config)
+    """The first rows that a reason rules out."""
     if sources[0].is_lines:
         bad = f"SELECT CAST(raw_row.number AS BIGINT) FROM ({offenders(config, why, 'raw')}) AS o ORDER BY 1 LIMIT {most}"
         found_lines = located(rows, sources[0].files, [number for (number,) in rows(bad)])
         return [f"line {line:,} of {file}: {_shown(text)}" for file, line, text in found_lines]
-    suspects = _suspects(config, why)
+    return _found(config, sources, rows, lambda raw: offenders(config, why, raw), _suspects(config, why), most)
+
+
+def found_rows(
+    config: PrepareConfig, sources: list[Source], rows: Callable[[str], list], condition: str, shown: list[str], most: int = 3
+) -> list[str]:
+    """The first rows for which a condition on the read values (cleaning.parsed) holds: "row 3 of FILE: column 'x' = ...".
+
+    `shown`: columns by their names in the statements.
+    """
+    read = ", ".join(["raw_row", *parsed(config)])
+    return _found(
+        config,
+        sources,
+        rows,
+        lambda raw: f"SELECT raw_row FROM (SELECT {read} FROM {raw} AS raw_row) AS parsed WHERE {condition}",
+        shown,
+        most,
+    )
+
+
+def _found(
+    config: PrepareConfig,
+    sources: list[Source],
+    rows: Callable[[str], list],
+    query: Callable[[str], str],
+    shown: list[str],
+    most: int,
+) -> list[str]:
+    """By reading again, file by file. Rows are counted from 1 below the header."""
+    wanted = wanted_columns(config)
     found: list[str] = []
     for source in sources:
         for file in source.files:
             raw = f"(SELECT *, row_number() OVER () AS place FROM ({source.select(wanted, (file,))}) AS r)"
-            for (row,) in rows(f"{offenders(config, why, raw)} ORDER BY raw_row.place LIMIT {most - len(found)}"):
-                shown = ", ".join(f"column {wanted[name]!r} = {_shown(row[name])}" for name in suspects)
-                found.append(f"row {row['place']:,} of {file}: {shown}")
+            for (row,) in rows(f"{query(raw)} ORDER BY raw_row.place LIMIT {most - len(found)}"):
+                values = ", ".join(f"column {wanted[name]!r} = {_shown(row[name])}" for name in shown)
+                found.append(f"row {row['place']:,} of {file}: {values}")
             if len(found) >= most:
                 return found
     return found

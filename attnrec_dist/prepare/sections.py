@@ -39,6 +39,10 @@ class InputSection(Section):
         description="when the log ends, ISO 8601: events at or after it are left out and counted, and no label looks beyond; "
         "null: just after the last event. The clock is never asked",
     )
+    item_lists: Literal["refuse", "keep"] = Field(
+        default="refuse",
+        description="what to do where most items look like lists of ids, as `i1 i2 i3`. refuse: stop; keep: each is one id",
+    )
     max_bad_share: float = Field(
         default=0.5, ge=0, le=1, description="stop when more rows than this share lack a user, an item, a readable time or number"
     )
@@ -275,7 +279,7 @@ class EngineSection(Section):
         description="what DuckDB may hold in memory; beyond it, it spills beside the output. The process takes some 500 MB more: "
         "with the default it stays below 2 GiB",
     )
-    threads: int | None = Field(default=None, ge=1, description="null: one a core")
+    threads: int | None = Field(default=None, ge=1, le=1024, description="null: one a core")
 
     @field_validator("memory_limit")
     @classmethod

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,10 +50,14 @@ class Workplace:
 
 
 @contextmanager
-def workplace(output: Path) -> Iterator[Workplace]:
-    """The scratch directory, locked, empty; gone when the block is left by any way but a kill. Raises ConfigError."""
+def workplace(output: Path, inputs: Sequence[Path] = ()) -> Iterator[Workplace]:
+    """The scratch directory, locked, empty; gone when the block is left by any way but a kill. Raises ConfigError.
+
+    `inputs`: files to be read, links followed.
+    """
     output = output.absolute()
     scratch = output.parent / f".{output.name}.preparing"
+    _require_apart(inputs, output, scratch)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         lock = _locked(scratch)
@@ -70,6 +74,17 @@ def workplace(output: Path) -> Iterator[Workplace]:
         _recover(scratch, output)
         shutil.rmtree(scratch, ignore_errors=True)
         os.close(lock)
+
+
+def _require_apart(inputs: Sequence[Path], output: Path, scratch: Path) -> None:
+    """An input inside the output would be deleted with what is replaced."""
+    for directory in (output.resolve(), scratch.resolve()):
+        for path in inputs:
+            if path.is_relative_to(directory):
+                raise ConfigError(
+                    f"output {output}: the input {path} lies inside {directory}, which is replaced as a whole; "
+                    "choose another with --output DIR"
+                )
 
 
 def check_replaceable(output: Path) -> None:

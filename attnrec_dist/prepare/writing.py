@@ -21,7 +21,7 @@ from attnrec_dist.prepare.example_files import ExampleFiles
 from attnrec_dist.prepare.examples import ExampleMaker
 from attnrec_dist.prepare.finish import Fingerprint, Tally, read_shard, record_of, write_shard
 from attnrec_dist.prepare.labels import Ends
-from attnrec_dist.prepare.reading import Source
+from attnrec_dist.prepare.reading import Source, reading, rows_of
 from attnrec_dist.prepare.sections import moment
 from attnrec_dist.prepare.sql import identifier
 from attnrec_dist.prepare.statistics import Statistics
@@ -152,7 +152,8 @@ class Writer:
             columns = self.config.items.columns
             wanted = {"id": self.config.items.id} | {name: columns[name] for name in names}
             smallest = "".join(f", min({identifier(name)}) AS {identifier(name)}" for name in names)
-            self.engine.table("item_texts", f"SELECT id{smallest} FROM ({item_file[0].select(wanted)}) AS a GROUP BY id")
+            with reading(item_file):
+                self.engine.table("item_texts", f"SELECT id{smallest} FROM ({rows_of(item_file, wanted)}) AS a GROUP BY id")
         shape = [("index", pa.int32()), ("id", pa.string()), ("count", pa.int64()), *((name, pa.string()) for name in names)]
         return self._table(TABLES[0], steps.item_texts(names), pa.schema(shape))
 

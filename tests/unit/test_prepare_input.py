@@ -99,7 +99,7 @@ def test_no_row_left_shows_the_counts(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"user,item,time\nu,i,1\n", b"PAR1" + b"\0" * 50 + b"PAR1"])
 def test_not_a_parquet_file(tmp_path, content):
     (tmp_path / "log.parquet").write_bytes(content)
-    has(message_of(tmp_path, [tmp_path / "log.parquet"]), "log.parquet", "not a Parquet file", "input.format")
+    has(message_of(tmp_path, [tmp_path / "log.parquet"]), "log.parquet", "cannot be read as Parquet", "input.format")
 
 
 def test_a_truncated_parquet_page(tmp_path):

@@ -17,7 +17,7 @@ from prepare_helpers import contents, run, write_csv
 
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.errors import AttnrecError, ConfigError, InputError
-from attnrec_dist.prepare import lines
+from attnrec_dist.prepare import lines, text_files
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.pipeline import prepare
 from attnrec_dist.prepare.report import summary
@@ -127,7 +127,7 @@ def test_a_large_log_keeps_its_order_whatever_the_threads(tmp_path):
 def test_blocks_leave_no_trace(tmp_path, monkeypatch, block):
     file = tmp_path / "log.txt"
     file.write_bytes(b"\xef\xbb\xbf\n \t \r\nu1\ta  b\r\n\nu2 c \n  u3 d\xc3\xa4 e f")
-    monkeypatch.setattr(lines, "BLOCK", max(block, 3))  # a byte order mark is never cut
+    monkeypatch.setattr(text_files, "CHUNK", max(block, 3))  # a byte order mark is never cut
     rows = [row for batch in lines.numbered([file, file]) for row in batch.to_pylist()]
     texts = ["u1\ta  b", "u2 c", "u3 dä e f"]
     assert [(row["file"], row["line"], row["text"]) for row in rows] == [
@@ -208,7 +208,7 @@ def test_a_user_with_two_lines_of_user_items(tmp_path):
 
 def test_a_line_without_end(tmp_path, monkeypatch):
     monkeypatch.setattr(lines, "LONGEST", 1000)
-    monkeypatch.setattr(lines, "BLOCK", 500)
+    monkeypatch.setattr(text_files, "CHUNK", 500)
     (tmp_path / "log.bin").write_bytes(b"u a\n" + b"x" * 5000)
     has(refused(tmp_path, [tmp_path / "log.bin"], "pairs"), "line 2 is longer than 1,000 bytes", "input.format")
 
