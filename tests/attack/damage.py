@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +16,35 @@ from typing import Any
 
 from hostile import BYTE_CHANGES, _cut, _flip, _zeroed
 from inputs import snapshot
-from lies import LIES, forge, frozen
+from lies import a_forged_lie, a_lie, forge, frozen
 from oracle import Fault, Verdict, how_it_ended
-from store import MODELS, OF_RUN, Command, Outcome, build, commands_of
+from store import MODELS, OF_RUN, Command, Outcome, Store, commands_of
 
 Damage = Callable[[Path, random.Random], str]  # of a file; what was done, "" where nothing can be
-TOLD = ("damaged", "cannot be", "missing", "rebuilt", "built anew", "passed over", "going on from", "ignored", "is no ", "hole", "lost", "warning", "note:", "gone")
+TOLD = (
+    "damaged",
+    "cannot be",
+    "missing",
+    "rebuilt",
+    "built anew",
+    "passed over",
+    "going on from",
+    "ignored",
+    "is no ",
+    "hole",
+    "warning",
+    "note:",
+    "gone",
+)
 HARD = ("weights", "figures", "of each", "lists", "replayed")  # no word makes another value of these right
+READERS = {  # of these files, the commands that look at them; of others: all
+    "index/*.bin": {"resume", "replay", "replay --recompute", "when"},
+    "metrics.jsonl": {"resume", "refit", "replay", "plot"},
+    "status.json": {"resume", "refit", "when", "evaluate"},
+    "jobs.jsonl": {"resume", "refit"},
+    "figures.json": {"resume", "refit"},
+}
+OTHERS = 0.1  # share of the cases with another command than these
 MAY_DIFFER = {"metrics.jsonl": {"logged", "picture", "curve"}, "config.yaml": {"picture"}}  # the file is the only one that knows
 
 
@@ -59,7 +82,25 @@ def emptied(path: Path, draw: random.Random) -> str:
 
 
 def another_text(path: Path, draw: random.Random) -> str:
-    text = draw.choice(["null", "[]", "{}", "1", '"a"', "nothing", "[[[", "{" * 50_000, '{"a": NaN}', "9" * 5000, "\ufeff{}", "\0", '{"step": "x"}', "true", "<html>"])
+    text = draw.choice(
+        [
+            "null",
+            "[]",
+            "{}",
+            "1",
+            '"a"',
+            "nothing",
+            "[[[",
+            "{" * 50_000,
+            '{"a": NaN}',
+            "9" * 5000,
+            "\ufeff{}",
+            "\0",
+            '{"step": "x"}',
+            "true",
+            "<html>",
+        ]
+    )
     path.write_text(text)
     return repr(text[:20])
 
@@ -79,7 +120,9 @@ def folder(path: Path, draw: random.Random) -> str:
 def link(path: Path, draw: random.Random) -> str:
     """To a copy, which is the same file; to nothing; to itself; to something else."""
     kind = draw.choice(["copy", "nothing", "itself", "/dev/null", "/dev/zero"])
-    target = {"copy": path.with_name(path.name + ".moved"), "nothing": Path("nowhere"), "itself": Path(path.name)}.get(kind, Path(kind))
+    target = {"copy": path.with_name(path.name + ".moved"), "nothing": Path("nowhere"), "itself": Path(path.name)}.get(
+        kind, Path(kind)
+    )
     if kind == "copy":
         path.rename(target)
     else:
@@ -97,7 +140,9 @@ def forbidden(path: Path, draw: random.Random) -> str:
 def swapped(path: Path, draw: random.Random) -> str:
     """With the file of the same name of another checkpoint, run or shop; else with a neighbour."""
     root = next(each for each in path.parents if (each / "other-shop").is_dir())
-    others = [each for each in root.rglob(path.name) if each.is_file() and each != path and each.read_bytes() != path.read_bytes()]
+    others = [
+        each for each in root.rglob(path.name) if each.is_file() and each != path and each.read_bytes() != path.read_bytes()
+    ]
     others = others or [each for each in path.parent.iterdir() if each.is_file() and each.suffix == path.suffix and each != path]
     if not others:
         return ""
@@ -106,10 +151,7 @@ def swapped(path: Path, draw: random.Random) -> str:
     return f"replaced by {other.relative_to(root)}"
 
 
-DAMAGES: dict[str, Damage] = {
-    each.__name__.replace("_", " "): each
-    for each in (bytes_changed, one_bit, appended, deleted, emptied, another_text, fifo, folder, link, forbidden, swapped)
-}
+DAMAGES = [bytes_changed, one_bit, appended, deleted, emptied, another_text, fifo, folder, link, forbidden, swapped]
 
 
 # what is not a file
@@ -117,7 +159,21 @@ DAMAGES: dict[str, Damage] = {
 
 def stray(path: Path, draw: random.Random) -> str:
     """Something that nobody wrote, in a folder."""
-    name = draw.choice(["step-", "step-abc", ".DS_Store", "step-00000009", "step-00000006.bak", "step-99999999", "x.tmp", "é", "status.json.tmp", "part-00009.arrow", "core.1234"])
+    name = draw.choice(
+        [
+            "step-",
+            "step-abc",
+            ".DS_Store",
+            "step-00000009",
+            "step-00000006.bak",
+            "step-99999999",
+            "x.tmp",
+            "é",
+            "status.json.tmp",
+            "part-00009.arrow",
+            "core.1234",
+        ]
+    )
     new = path / name
     if new.exists():
         return ""
@@ -165,18 +221,19 @@ def relinked(path: Path, draw: random.Random) -> str:
 
 
 class Damages:
-    def __init__(self, scratch: Path, seed: int):
-        self.scratch, self.seed = scratch, seed
-        self.store = scratch / "store"
+    def __init__(self, store: Store, seed: int):
+        self._store, self.seed = store, seed
         self.right: dict[tuple[str, str], tuple[Outcome, str]] = {}  # of (run, command): outcome and what was said
+
+    @property
+    def store(self) -> Path:
+        return self._store.path
 
     def attack(self, place: int, folder: Path) -> tuple[str, str, Verdict, str]:
         """The case at this place: its kind, what was done, the verdict, a digest of what was tried."""
-        if not self.store.exists():
-            build(self.store)
         draw = random.Random(f"{self.seed} damage {place}")
         run, kind, target, do = self._chosen(place, draw)
-        command = draw.choice([each for each in commands_of(run) if self._reads(each, run, target)])
+        command = self._command(draw, run, kind, target)
         right = self._right(run, command, folder)
         shutil.copytree(self.store, folder, symlinks=True)
         done = do(folder / target, draw)
@@ -194,20 +251,21 @@ class Damages:
     def _chosen(self, place: int, draw: random.Random) -> tuple[str, str, str, Damage]:
         """A run, the kind of file, the file, what is done to it. Every pair of file and damage comes before one comes twice."""
         run = list(MODELS)[place % len(MODELS)]
-        pairs = [(target, name, do) for target in targets(self.store, run) for name, do in fitting(self.store / target)]
+        pairs = [(target, do) for target in targets(self.store, run) for do in fitting(self.store / target)]
         passed, index = divmod(place // len(MODELS), len(pairs))
-        target, name, do = random.Random(f"{self.seed} {run} {passed}").sample(pairs, len(pairs))[index]
+        target, do = random.Random(f"{self.seed} {run} {passed}").sample(pairs, len(pairs))[index]
         return run, kind_of(target), target, do
 
     @staticmethod
-    def _reads(command: Command, run: str, target: str) -> bool:
-        """Whether a command looks at what was damaged."""
-        of_data = target.split("/")[0] == OF_RUN[run]
-        if command.name in ("inspect", "train"):
-            return of_data
-        if command.name in ("refit", "plot"):
-            return not of_data
-        return True
+    def _command(draw: random.Random, run: str, kind: str, target: str) -> Command:
+        """One that looks at what was damaged, now and then another."""
+        of_data = target.split("/", maxsplit=1)[0] == OF_RUN[run]
+        readers = {"inspect", "train"} if of_data else READERS.get(kind, set())
+        commands = commands_of(run)
+        chosen = [
+            each for each in commands if each.name in readers or not (READERS.get(kind) or each.name in ("inspect", "train"))
+        ]
+        return draw.choice(commands if draw.random() < OTHERS else chosen)
 
     def _right(self, run: str, command: Command, folder: Path) -> tuple[Outcome, str]:
         """What the command gives on the undamaged store."""
@@ -221,10 +279,15 @@ class Damages:
             shutil.rmtree(folder)
         return self.right[key]
 
-    def _judge(self, verdict: Verdict, folder: Path, command: Command, ended: Any, right: tuple[Outcome, str], target: str) -> None:
+    def _judge(
+        self, verdict: Verdict, folder: Path, command: Command, ended: Any, right: tuple[Outcome, str], target: str
+    ) -> None:
         if ended.code != 0:
             return
-        told = [line for line in ended.err.splitlines() if line not in right[1] and any(word in line for word in TOLD)]
+        known = without_numbers(right[1])
+        told = [
+            line for line in without_numbers(ended.err).splitlines() if line not in known and any(word in line for word in TOLD)
+        ]
         verdict.outcome = "told" if told else "read"
         try:
             found = command.outcome(folder, ended)
@@ -244,11 +307,15 @@ class Damages:
         """A refused command leaves everything as it was. A training that a fault ends may say so in its run."""
         after = snapshot(folder)
         changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
-        changed = {path for path in changed if Path(path).name != "lock"}
+        changed = {path for path in changed if Path(path).name != "lock" and (self.store / path.split("/")[0]).exists()}
         if command.writes and code != 2:
             changed = {path for path in changed if path.split("/")[0] != command.writes}
         if changed:
             verdict.fail(Fault.LOST, f"refused, yet changed: {', '.join(sorted(changed)[:5])}")
+
+
+def without_numbers(text: str) -> str:
+    return re.sub(r"[0-9.]+", "#", text)
 
 
 def targets(store: Path, run: str) -> list[str]:
@@ -257,15 +324,17 @@ def targets(store: Path, run: str) -> list[str]:
     return [str(path.relative_to(store)) for path in found if path.name != "lock"]
 
 
-def fitting(path: Path) -> list[tuple[str, Damage]]:
+def fitting(path: Path) -> list[Damage]:
+    """What can be done to it; what is most likely to pass unseen several times."""
     if path.is_symlink():
-        return [("relinked", relinked)] * 3
+        return [relinked] * 3
     if path.is_dir():
-        return [("stray", stray)] * 3 + [("folder gone", folder_gone)] * 2
-    found = list(DAMAGES.items())
-    if path.suffix in (".arrow", ".parquet", ".safetensors", ".bin"):
-        return [*found, ("flip and forge", _flipped_and_forged)]
-    return found + list(LIES.items())
+        return [stray] * 3 + [folder_gone] * 2
+    if path.suffix == ".bin":
+        return DAMAGES + [one_bit] * 6
+    if path.suffix in (".arrow", ".parquet", ".safetensors"):
+        return [*DAMAGES, _flipped_and_forged]
+    return DAMAGES + [a_lie, a_forged_lie] * (6 if path.name == "manifest.json" else 2)
 
 
 def _flipped_and_forged(path: Path, draw: random.Random) -> str:

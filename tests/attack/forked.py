@@ -43,7 +43,6 @@ class Ended:
 def preload() -> None:
     """Everything that the commands import; nothing is computed, so that no thread is lost in a fork."""
     import datasets  # noqa: F401
-    import matplotlib.pyplot
     import scipy.stats  # noqa: F401
     import torch._dynamo
     import torch.distributed.fsdp

@@ -9,27 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-
 from logs import Attempt, Expected, Layout
 from neutral import EVERY, TABLES, Change
+from odd import JUNK, ODD_IDS, ODD_NUMBERS, ODD_TIMES
 
 HOSTILE: dict[str, tuple[Change, tuple[str, ...]]] = {}  # as NEUTRAL
-ODD_IDS = [
-    " u1", "u1 ", "U1", "u1\u00a0", "NULL", "null", "NaN", "None", "nan", "NA", "-", "0", "00", "1.0", "1e3", "10236.0", "true",
-    "é", "e\u0301", "用户", "😀👩‍👩‍👧", "\u202eabc", "\u200b", "\ufeffu1", "a,b", 'a"b', "a'b", "a\\b", "a\tb", "a\nb", "a\r\nb", "a;b|c",
-    "'; DROP TABLE events; --", "=cmd|' /C calc'!A0", "../../etc/passwd", "%s%n", "{0}", "$(id)", "\x00", "a\x00b", "\x1b[31m", "\x7f",
-    "x" * 300, "y" * 70_000, "#u1", "// u1", "-1", "+1", "[1, 2]", '{"id": 1}', "item-1,item-2", "\ud7ff", "\U0010ffff",
-]  # fmt: skip
-ODD_NUMBERS = [
-    "", " ", "inf", "-inf", "NaN", "1e400", "1e39", "-1e38", "1e-400", "0x10", "1,5", "1_000", "--1", "1e", ".", "9" * 400, "1 2", "١", "½",
-    "NULL", "true", "-0.0", "1e38", "3.4028235e38", "0.1", "+.5", "5.",
-]  # fmt: skip
-ODD_TIMES = [
-    "", "0", "-1", "-86400", "1e9", "99999999999", "100000000000", "99999999999999999", "9" * 30, "never", "NULL", "0000-00-00", "2011-02-30",
-    "2011-13-01", "1969-12-31", "9999-12-31", "2099-01-01", "2011-03-13T25:00", "2011-03-13T07:07:60", "2011-03-13T07:07:07+25:00", "20110313",
-    "13/03/2011", "2011-3-1", "1300000000.9999999999", "2011-03-27T01:30:00", "-2011-01-01", "+12011-01-01", "inf", "1300000000s", "4301" * 1100,
-]  # fmt: skip
-JUNK = [b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b'"', b"\r", b"\n\n\n", b"\x1a", b"\xc3\x28", b",", b",,,,,,,,", b"\\", b"\x85", b"\xe2\x80\xa8", b"'" * 9]
 
 
 def hostile(*bases: str) -> Callable[[Change], Change]:
@@ -144,7 +128,9 @@ def a_header_in_another_case(attempt: Attempt, draw: random.Random) -> None:
         return
     place = draw.randrange(len(attempt.names))
     old = attempt.names[place]
-    attempt.names[place] = draw.choice([old.upper(), old.capitalize(), f" {old}", f"{old} ", f"{old}\u200b", old.replace("i", "ı").replace("s", "ſ")])
+    attempt.names[place] = draw.choice(
+        [old.upper(), old.capitalize(), f" {old}", f"{old} ", f"{old}\u200b", old.replace("i", "ı").replace("s", "ſ")]
+    )
     if attempt.names[place] != old:
         attempt.layout.types.pop(old, None)
         attempt.expect(Expected.REFUSED)
@@ -166,7 +152,9 @@ def a_name_twice(attempt: Attempt, draw: random.Random) -> None:
 
 @hostile()
 def odd_headers(attempt: Attempt, draw: random.Random) -> None:
-    attempt.names[draw.randrange(len(attempt.names))] = draw.choice(["", " ", "x" * 100_000, "\x00", "é", "a\nb", "😀", '"', "NULL", "1"])
+    attempt.names[draw.randrange(len(attempt.names))] = draw.choice(
+        ["", " ", "x" * 100_000, "\x00", "é", "a\nb", "😀", '"', "NULL", "1"]
+    )
 
 
 @hostile()
@@ -264,7 +252,9 @@ def stored_bytes_damaged(attempt: Attempt, draw: random.Random) -> None:
 def parquet_bytes_damaged(attempt: Attempt, draw: random.Random) -> None:
     attempt.layout = Layout(suffix="parquet")
     attempt.config["input"] = {"files": []}
-    attempt.layout.parquet = draw.choice([{}, {"compression": "none"}, {"compression": "none", "use_dictionary": False}, {"row_group_size": 20}])
+    attempt.layout.parquet = draw.choice(
+        [{}, {"compression": "none"}, {"compression": "none", "use_dictionary": False}, {"row_group_size": 20}]
+    )
     change = draw.choice(BYTE_CHANGES)
     attempt.byte_changes.append(_later(change, draw))
     attempt.said.append(change.__name__)
@@ -286,7 +276,22 @@ def blank_lines(attempt: Attempt, draw: random.Random) -> None:
 
 @hostile(*EVERY)
 def nothing_but(attempt: Attempt, draw: random.Random) -> None:
-    data = draw.choice([b"", b"\n", b"\r", b"\r\n" * 3, b" ", b"\x00" * 4096, b"\xef\xbb\xbf", b'"', b"\t" * 100, b"user,item,time", b"," * 10_000, b"\n" * 9])
+    data = draw.choice(
+        [
+            b"",
+            b"\n",
+            b"\r",
+            b"\r\n" * 3,
+            b" ",
+            b"\x00" * 4096,
+            b"\xef\xbb\xbf",
+            b'"',
+            b"\t" * 100,
+            b"user,item,time",
+            b"," * 10_000,
+            b"\n" * 9,
+        ]
+    )
     attempt.text_changes.append(lambda _: data)
     attempt.said.append(repr(data[:20]))
 
@@ -303,7 +308,9 @@ def a_huge_field(attempt: Attempt, draw: random.Random) -> None:
 @hostile(*EVERY)
 def another_suffix(attempt: Attempt, draw: random.Random) -> None:
     """The name says what the file is not."""
-    suffix = draw.choice([".gz", ".zst", ".parquet", ".csv", ".tsv", ".bz2", ".xz", ".zip", ".json", "", ".CSV", ".csv.csv", ".csv.gz.zst", ".txt"])
+    suffix = draw.choice(
+        [".gz", ".zst", ".parquet", ".csv", ".tsv", ".bz2", ".xz", ".zip", ".json", "", ".CSV", ".csv.csv", ".csv.gz.zst", ".txt"]
+    )
 
     def rename(folder: Path) -> None:
         for path in folder.glob("log*.*"):
@@ -350,7 +357,9 @@ ODD_TYPES: dict[str, Callable[[list[Any]], pa.Array]] = {
     "decimal256": lambda texts: pa.array(list(range(len(texts))), pa.decimal256(50, 0)),
     "half float": lambda texts: pa.array([float(place) for place, _ in enumerate(texts)], pa.float16()),
     "float with NaN": lambda texts: pa.array([float("nan") if place % 5 == 0 else place / 4 for place, _ in enumerate(texts)]),
-    "float with infinity": lambda texts: pa.array([float("inf") if place % 5 == 0 else 1e300 * place for place, _ in enumerate(texts)]),
+    "float with infinity": lambda texts: pa.array(
+        [float("inf") if place % 5 == 0 else 1e300 * place for place, _ in enumerate(texts)]
+    ),
     "large uint64": lambda texts: pa.array([2**64 - 1 - place for place, _ in enumerate(texts)], pa.uint64()),
     "negative": lambda texts: pa.array([-place for place, _ in enumerate(texts)], pa.int64()),
     "text with nulls": _nulls_between(pa.string(), lambda text: text),

@@ -1,17 +1,21 @@
-"""The attack on what is read from outside: one or two changes to a log, its YAML or its command line, then `prepare`, then `inspect`."""
+"""The attack on what is read from outside: one or two changes to a log, its YAML or its options; then `prepare`, `inspect`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import random
+import shutil
 from pathlib import Path
 
 import forked
+import histories
+import times  # noqa: F401  (joins NEUTRAL)
 from hostile import HOSTILE
 from logs import Attempt, made, write
 from neutral import NEUTRAL
 from oracle import Fault, Verdict, judge, stored_data_sets
+from store import Store
 from texts import TEXTS
 
 SAME, ODD, WORDS = "log written otherwise", "log damaged or odd", "YAML and options"
@@ -20,13 +24,20 @@ OF_SEVEN = [SAME, ODD, WORDS, ODD, SAME, ODD, WORDS]  # the kinds of seven cases
 PICTURES = 8  # inspect draws in every so many cases
 
 
+HISTORIES = 10  # of so many cases one is of fresh histories
+
+
 class Inputs:
-    def __init__(self, scratch: Path, seed: int):
-        self.scratch, self.seed = scratch, seed
+    def __init__(self, scratch: Path, store: Store, seed: int):
+        self.scratch, self.store, self.seed = scratch, store, seed
         self.fingerprints: dict[str, str] = {}
+        self.right: list[object] = []  # lists of the unchanged histories
 
     def attack(self, place: int, folder: Path) -> tuple[str, str, Verdict, str]:
         """The case at this place: its kind, what was done, the verdict, a digest of what was tried."""
+        if place % HISTORIES == HISTORIES - 1:
+            what, verdict = self._of_histories(place // HISTORIES, folder)
+            return "inputs: fresh histories", what, verdict, what
         kind, attempt = attempt_at(self.seed, place)
         base = self._fingerprint(attempt.base)
         folder.mkdir()
@@ -44,6 +55,16 @@ class Inputs:
         digest = hashlib.sha256(repr((sorted(before.items()), attempt.arguments)).encode()).hexdigest()
         return f"inputs: {kind}", what, verdict, digest
 
+    def _of_histories(self, place: int, folder: Path) -> tuple[str, Verdict]:
+        shutil.copytree(self.store.path, folder, symlinks=True)
+        if not self.right:
+            ended = histories.ask(histories.histories(), folder)
+            if ended.code != 0:
+                raise RuntimeError(f"recommend refuses the unchanged histories: {ended.err}")
+            self.right = histories.lists(folder)
+            (folder / "lists.parquet").unlink()
+        return histories.attack(place, folder, self.seed, self.right)
+
     def _fingerprint(self, base: str) -> str:
         """Of the unchanged log's data set."""
         if base not in self.fingerprints:
@@ -58,7 +79,7 @@ class Inputs:
 
 
 def attempt_at(seed: int, place: int) -> tuple[str, Attempt]:
-    """The kind and the log of a case. All changes of a kind come once before one comes twice; every third case has a second one."""
+    """The kind and the log of a case. All changes of a kind come before one comes twice; every third case has a second one."""
     sevens, rest = divmod(place, len(OF_SEVEN))
     kind = OF_SEVEN[rest]
     of_kind = sevens * OF_SEVEN.count(kind) + OF_SEVEN[:rest].count(kind)
@@ -91,5 +112,3 @@ def snapshot_of(path: Path) -> str:
     if path.is_file():
         return hashlib.sha256(path.read_bytes()).hexdigest()
     return "other" if path.exists() else "nothing"
-
-

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 # keys of config.yaml that a user may edit: docs/resume.md, and what only `evaluate` reads
-FREE = ("checkpoint.", "tracking.", "watchdog.", "evaluation.", "optimizer.", "train.max_", "train.threads", "train.timeout", "train.compile", "train.deterministic",
-        "train.activation_checkpointing", "train.micro_batch_tokens", "data.path", "data.verify", "data.workers", "data.loader_timeout")  # fmt: skip
-LIES: dict[str, Callable[[Path, random.Random], str]] = {}
+FREE = (
+    *("checkpoint.", "tracking.", "watchdog.", "evaluation.", "optimizer.", "data.path", "data.verify", "data.workers"),
+    *("data.loader_timeout", "train.max_", "train.threads", "train.timeout", "train.compile", "train.deterministic"),
+    *("train.activation_checkpointing", "train.micro_batch_tokens"),
+)
 
 
 def a_lie(path: Path, draw: random.Random) -> str:
@@ -25,9 +27,6 @@ def a_lie(path: Path, draw: random.Random) -> str:
 def a_forged_lie(path: Path, draw: random.Random) -> str:
     """One field changed, and the file that holds this one's checksum made to agree."""
     return _lie(path, draw, True)
-
-
-LIES |= {"a lie": a_lie, "another lie": a_lie, "a forged lie": a_forged_lie}
 
 
 def _lie(path: Path, draw: random.Random, forged: bool) -> str:
@@ -123,7 +122,9 @@ def forge(path: Path) -> str:
     for holder in (path.parent / "complete.json", *(each / "manifest.json" for each in list(path.parents)[:2])):
         if holder.is_file() and holder != path:
             tree = json.loads(holder.read_text())
-            record = tree.get("files", {}).get(path.name) or next((each for each in _records(tree) if each.get("name") == path.name), None)
+            record = tree.get("files", {}).get(path.name) or next(
+                (each for each in _records(tree) if each.get("name") == path.name), None
+            )
             if record is not None:
                 record |= {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
                 _write(holder, [tree])

@@ -1,4 +1,4 @@
-"""A log before it is written: rows and columns, how the files shall look, its YAML and its command line; what changes them is in inputs.py.
+"""A log before it is written: rows and columns, how the files shall look, its YAML and its options.
 
 An attempt starts from one of BASES, small logs that prepare reads, and says what may come of it (Expected).
 """
@@ -19,7 +19,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-
 from zstd_frame import zstd_frame
 
 DAY = 86_400
@@ -218,9 +217,12 @@ def text_bytes(attempt: Attempt, rows: list[list[str]]) -> bytes:
     layout = attempt.layout
     lines = []
     for row in ([attempt.names] if layout.header else []) + rows:
+        if layout.quoting == csv.QUOTE_NONE:
+            lines.append(layout.delimiter.join(row))
+            continue
         text = io.StringIO()
-        how = {"quotechar": layout.quote, "quoting": layout.quoting} if layout.quote else {"quoting": csv.QUOTE_NONE}
-        csv.writer(text, delimiter=layout.delimiter, lineterminator="", escapechar=None, **how).writerow(row)
+        writer = csv.writer(text, delimiter=layout.delimiter, lineterminator="", quotechar=layout.quote, quoting=layout.quoting)
+        writer.writerow(row)
         lines.append(text.getvalue())
     ends = [layout.ends[place % len(layout.ends)] for place in range(len(lines))]
     whole = "".join(line + end for line, end in zip(lines, ends, strict=True))

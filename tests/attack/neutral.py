@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import csv
-import datetime as dt
 import decimal
 import os
 import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pyarrow as pa
-
 from logs import Attempt, Expected, Layout
+from odd import ODD_COLUMNS, ODD_NAMES
 
 Change = Callable[[Attempt, random.Random], None]
 TABLES = ("shop", "labelled", "clicks")
 EVERY = (*TABLES, "user_items", "pairs")
 NEUTRAL: dict[str, tuple[Change, tuple[str, ...]]] = {}  # name -> the change, and the logs that it fits
-ODD_COLUMNS = ["note", "User", "ITEM", "Time", "user ", " item", "KIND", "Quantity", "a,b", 'c"d', "é", "index", "id", "us", "NULL", "n0"]
-ODD_NAMES = ["a log", "журнал", "log'quoted", "log[1]", "100%", "log;drop", "{log}", "-log", "log..csv", "$HOME", "log#1", "l\nog"]
 
 
 def neutral(*bases: str, name: str = "") -> Callable[[Change], Change]:
@@ -49,7 +45,9 @@ def a_column_more(attempt: Attempt, draw: random.Random) -> None:
     """Nobody asked for it, whatever it is called and holds; a name of its own to the letter."""
     name = draw.choice([odd for odd in ODD_COLUMNS if odd not in attempt.names])
     place = draw.randint(0, len(attempt.names))
-    values = draw.choice([["wrong"], ["1", "2"], ["x, y", "z"], ['say "so"'], ["two\nlines", "one"], [""], ["ü\u202e😀"], ["u1", "u2"]])
+    values = draw.choice(
+        [["wrong"], ["1", "2"], ["x, y", "z"], ['say "so"'], ["two\nlines", "one"], [""], ["ü\u202e😀"], ["u1", "u2"]]
+    )
     attempt.names = [*attempt.names[:place], name, *attempt.names[place:]]
     attempt.rows = [[*row[:place], draw.choice(values), *row[place:]] for row in attempt.rows]
     attempt.said.append(f"{name!r} holding {values[0]!r} at {place}")
@@ -145,101 +143,31 @@ def the_engine(attempt: Attempt, draw: random.Random) -> None:
 @neutral(*TABLES)
 def columns_of_other_names(attempt: Attempt, draw: random.Random) -> None:
     """But for the numeric ones, whose names are the data set's."""
-    for key, old in list(attempt.config["columns"].items()):
-        old = old["name"] if isinstance(old, dict) else old
+    for key, whole in list(attempt.config["columns"].items()):
+        old = whole["name"] if isinstance(whole, dict) else whole
         if key == "numeric" or old not in attempt.names:
             continue
-        new = draw.choice([old.upper(), f"{old} ", f"the {old}", f"{old},1", f'"{old}"', f"{old}'s", f"{old}\n2", old * 300, f"é{old}", f"{old}😀"])
+        new = draw.choice(
+            [
+                old.upper(),
+                f"{old} ",
+                f"the {old}",
+                f"{old},1",
+                f'"{old}"',
+                f"{old}'s",
+                f"{old}\n2",
+                old * 300,
+                f"é{old}",
+                f"{old}😀",
+            ]
+        )
         attempt.names[attempt.column(old)] = new
-        whole = attempt.config["columns"][key]
         attempt.config["columns"][key] = whole | {"name": new} if isinstance(whole, dict) else new
         if old in attempt.layout.types:
             attempt.layout.types[new] = attempt.layout.types.pop(old)
         attempt.said.append(repr(new[:40]))
         if "\n" in new:
             attempt.expect(Expected.SAME_OR_REFUSED)
-
-
-# times
-
-
-def _time_column(attempt: Attempt, function: Callable[[int], str], **keys: Any) -> None:
-    column = attempt.config["columns"]["timestamp"]
-    name = column["name"] if isinstance(column, dict) else column
-    attempt.config["columns"]["timestamp"] = {"name": name} | keys
-    if name not in attempt.names:
-        return
-    place = attempt.column(name)
-    plain = all(row[place].isdigit() for row in attempt.rows)
-    if plain:
-        attempt.change(name, lambda text: function(int(text)))
-
-
-def _in_zone(zone: str, shape: str) -> Callable[[int], str]:
-    return lambda second: dt.datetime.fromtimestamp(second, ZoneInfo(zone)).strftime(shape)
-
-
-def _iso(zone: str, **keys: str) -> Callable[[int], str]:
-    return lambda second: dt.datetime.fromtimestamp(second, ZoneInfo(zone)).isoformat(**keys)
-
-
-PROMISED_TIMES: list[tuple[str, Callable[[int], str], dict[str, str]]] = [
-    ("ms", lambda second: f"{second}000", {}),
-    ("us", lambda second: f"{second}000000", {}),
-    ("ms named", lambda second: f"{second}000", {"unit": "ms"}),
-    ("s named", str, {"unit": "s"}),
-    ("with a fraction", lambda second: f"{second}.0", {}),
-    ("ISO in UTC", _iso("UTC"), {}),
-    ("ISO with Z", _in_zone("UTC", "%Y-%m-%dT%H:%M:%SZ"), {}),
-    ("ISO with a blank", _in_zone("UTC", "%Y-%m-%d %H:%M:%S"), {}),
-    ("ISO with ms", _iso("UTC", timespec="milliseconds"), {}),
-    ("ISO elsewhere", _iso("Asia/Kolkata"), {}),
-    ("ISO west", _iso("America/St_Johns"), {"time_zone": "Europe/London"}),
-    ("ISO named", _iso("Asia/Tokyo"), {"unit": "iso"}),
-    ("local", _in_zone("Asia/Tokyo", "%Y-%m-%d %H:%M:%S"), {"time_zone": "Asia/Tokyo"}),
-    ("a format", _in_zone("UTC", "%d/%m/%Y %H:%M:%S"), {"format": "%d/%m/%Y %H:%M:%S"}),
-    ("a format, local", _in_zone("Asia/Tokyo", "%d.%m.%Y %H:%M:%S"), {"format": "%d.%m.%Y %H:%M:%S", "time_zone": "Asia/Tokyo"}),
-]
-OTHER_TIMES: list[tuple[str, Callable[[int], str], dict[str, str]]] = [
-    ("ns", lambda second: f"{second}000000000", {}),
-    ("with an exponent", lambda second: f"{second / 1e9:.9f}E9", {}),
-    ("with UTC", _in_zone("UTC", "%Y-%m-%d %H:%M:%S UTC"), {}),
-    ("with +0000 UTC", _in_zone("UTC", "%Y-%m-%d %H:%M:%S +0000 UTC"), {}),
-    ("with slashes", _in_zone("UTC", "%Y/%m/%d %H:%M:%S"), {}),
-    ("digits in a row", _in_zone("UTC", "%Y%m%d%H%M%S"), {}),
-    ("American", _in_zone("UTC", "%m/%d/%Y %I:%M:%S %p"), {}),
-    ("RFC 2822", _in_zone("UTC", "%a, %d %b %Y %H:%M:%S +0000"), {}),
-    ("%z and a zone", _in_zone("Asia/Tokyo", "%Y-%m-%d %H:%M:%S %z"), {"format": "%Y-%m-%d %H:%M:%S %z", "time_zone": "Europe/London"}),
-    ("%Z", _in_zone("UTC", "%Y-%m-%d %H:%M:%S %Z"), {"format": "%Y-%m-%d %H:%M:%S %Z"}),
-    ("ISO week", _in_zone("UTC", "%G-W%V-%uT%H:%M:%S"), {}),
-    ("blanks around", lambda second: f" {second} ", {}),
-    ("a sign", lambda second: f"+{second}", {}),
-    ("the wrong unit named", lambda second: f"{second}000", {"unit": "s"}),
-    ("ms, s and ISO in turn", lambda second: [f"{second}000", str(second), _iso("UTC")(second)][second % 3], {}),
-    ("negative zero offset", _in_zone("UTC", "%Y-%m-%dT%H:%M:%S-00:00"), {}),
-    ("commas", lambda second: f"{second},0", {}),
-    ("Arabic digits", lambda second: "".join(chr(0x660 + int(digit)) for digit in str(second)), {}),
-]
-
-
-def _register_times() -> None:
-    for times, expected in ((PROMISED_TIMES, Expected.SAME), (OTHER_TIMES, Expected.SAME_OR_REFUSED)):
-        for name, function, keys in times:
-
-            def change(
-                attempt: Attempt,
-                draw: random.Random,
-                function: Callable[[int], str] = function,
-                keys: dict[str, str] = keys,
-                expected: Expected = expected,
-            ) -> None:
-                _time_column(attempt, function, **keys)
-                attempt.expect(expected)
-
-            neutral(name=f"time: {name}")(change)
-
-
-_register_times()
 
 
 # Parquet
@@ -249,7 +177,14 @@ def _to_parquet(attempt: Attempt, draw: random.Random) -> None:
     attempt.layout = Layout(suffix="parquet", name=attempt.layout.name, files=attempt.layout.files)
     attempt.config["input"] = {"files": []}
     attempt.layout.parquet = draw.choice(
-        [{}, {"compression": "snappy"}, {"compression": "none"}, {"row_group_size": 7}, {"use_dictionary": False}, {"version": "1.0"}]
+        [
+            {},
+            {"compression": "snappy"},
+            {"compression": "none"},
+            {"row_group_size": 7},
+            {"use_dictionary": False},
+            {"version": "1.0"},
+        ]
     )
 
 
@@ -361,5 +296,7 @@ def yaml_written_otherwise(attempt: Attempt, draw: random.Random) -> None:
 @neutral(*EVERY)
 def output_by_option(attempt: Attempt, draw: random.Random) -> None:
     attempt.config["output"]["dir"] = "elsewhere"
-    attempt.arguments += draw.choice([["--output", "data"], ["--output=data"], ["--output.dir", "data"], ["--output", "./x/../data"]])
+    attempt.arguments += draw.choice(
+        [["--output", "data"], ["--output=data"], ["--output.dir", "data"], ["--output", "./x/../data"]]
+    )
     attempt.folder_changes.append(lambda folder: os.makedirs(folder / "x", exist_ok=True))

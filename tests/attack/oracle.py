@@ -13,7 +13,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-
 import reader
 from forked import Ended
 from logs import Attempt, Expected
@@ -34,6 +33,7 @@ class Fault(enum.StrEnum):
     LOST = "something written was changed or lost"
     WRONGLY = "refused what is promised"
     MESSAGE = "unclear message"
+    ITSELF = "the attack failed"
 
 
 @dataclass
@@ -54,7 +54,7 @@ def how_it_ended(ended: Ended) -> Verdict:
     elif ended.code < 0:
         verdict.fail(Fault.CRASH, f"ended by signal {-ended.code}")
     elif "Traceback (most recent call last)" in both:
-        verdict.fail(Fault.TRACEBACK, _last_lines(both))
+        verdict.fail(Fault.TRACEBACK, _last_lines(ended.err if "Traceback" in ended.err else ended.out))
     elif ended.code not in (0, 1, 2):
         verdict.fail(Fault.CRASH, f"exit code {ended.code}")
     elif ended.code == 1 and UNFORESEEN.search(ended.err):
@@ -81,7 +81,7 @@ def _last_lines(text: str) -> str:
 
 
 def judge(attempt: Attempt, folder: Path, ended: Ended, inspected: Ended | None, base: str) -> Verdict:
-    """`base` is the fingerprint of the unchanged log's data set; `inspected` how `attnrec inspect` of the result ended, if any."""
+    """`base` is the fingerprint of the unchanged log's data set; `inspected` how `inspect` of the result ended."""
     verdict = how_it_ended(ended)
     output = folder / "data"
     if list(folder.glob(".*.preparing")) and ended.code is not None:
@@ -146,7 +146,9 @@ def compare(attempt: Attempt, folder: Path, stored: Path, manifest: dict[str, An
     missing, more = log.events - events, events - log.events
     if missing or len(more) > log.doubtful:
         shown = f"{sorted(missing)[:1]} missing, {sorted(more)[:1]} too many"
-        verdict.fail(Fault.SILENT, f"{len(missing)} sure events missing, {len(more)} others ({log.doubtful} doubtful): {shown[:300]}")
+        verdict.fail(
+            Fault.SILENT, f"{len(missing)} sure events missing, {len(more)} others ({log.doubtful} doubtful): {shown[:300]}"
+        )
 
 
 def stored_events(stored: Path, manifest: dict[str, Any]) -> tuple[set[tuple[str, str, int, str]], int]:
@@ -169,7 +171,11 @@ def files_read(attempt: Attempt, folder: Path) -> list[Path] | None:
     if "--input" not in arguments:
         if any(argument.startswith("--input.files") for argument in arguments) or attempt.yaml_changes:
             return None
-        files = [path for path in folder.iterdir() if path.name.startswith(attempt.layout.name) and path.name.endswith(_suffix(attempt))]
+        files = [
+            path
+            for path in folder.iterdir()
+            if path.name.startswith(attempt.layout.name) and path.name.endswith(_suffix(attempt))
+        ]
         return sorted(files)
     last = len(arguments) - 1 - arguments[::-1].index("--input")
     names: list[str] = []
@@ -177,7 +183,11 @@ def files_read(attempt: Attempt, folder: Path) -> list[Path] | None:
         if name.startswith("--"):
             break
         names.append(name)
-    found = {Path(match) for name in names for match in ([folder / name] if (folder / name).exists() else glob.glob(str(folder / name)))}
+    found = {
+        Path(match)
+        for name in names
+        for match in ([folder / name] if (folder / name).exists() else glob.glob(str(folder / name)))
+    }
     return sorted(found) if all(path.is_file() for path in found) else None
 
 

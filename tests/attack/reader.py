@@ -96,12 +96,13 @@ def _add_text(log: Log, text: str, kind: str, config: Any) -> None:
         raise Unreadable("no header that names each column once")
     if any(len(row) != len(names) for row in rows):
         raise Unreadable("rows of different lengths")
-    columns = dict(zip(names, zip(*rows))) if rows else {name: () for name in names}
+    columns = dict(zip(names, zip(*rows))) if rows else dict.fromkeys(names, ())
     _add_events(log, columns, len(rows), config)
 
 
 def _stray_quotes(text: str, delimiter: str, quote: str) -> bool:
-    return bool(re.search(rf"[^{re.escape(delimiter)}\r\n{re.escape(quote)}]{re.escape(quote)}(?![{re.escape(delimiter)}\r\n{re.escape(quote)}]|$)", text))
+    ends = rf"{re.escape(delimiter)}\r\n{re.escape(quote)}"
+    return bool(re.search(rf"[^{ends}]{re.escape(quote)}(?![{ends}]|$)", text))
 
 
 def _add_lines(log: Log, text: str, kind: str) -> None:

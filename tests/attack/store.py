@@ -1,4 +1,4 @@
-"""What the attack on stored files starts from: data sets and finished runs of a tiny shop; the commands that read them, and what each of them gives.
+"""What the attack on stored files starts from: data sets and runs of a tiny shop; the commands that read them, what each gives.
 
 Everything is made once in a folder that is copied for each case. A command's outcome is a mapping of names to what must not
 change in silence: losses, weights, figures, lists.
@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-from tiny_shop import PREPARE, write_shop
-
 import forked
+import pyarrow.parquet as pq
 from forked import Ended
+from tiny_shop import PREPARE, write_shop
 
 Outcome = dict[str, Any]
 STEPS, MORE_STEPS = 6, 9
@@ -39,12 +38,26 @@ train: {max_steps: 6, global_batch_size: 16, micro_batch_tokens: 100, threads: 1
 checkpoint: {every_steps: 3, keep: 3}
 evaluation: {every_steps: 3}
 """
+SASREC = "name: sasrec, width: 8, heads: 1, blocks: 1, dropout: 0.1"
 MODELS = {
-    "mixture": "model: {name: mixture, experts: [sequence, copy, trend, graph], body: {name: sasrec, width: 8, heads: 1, blocks: 1, dropout: 0.1}}\n",
-    "sasrec": "model: {name: sasrec, width: 8, heads: 1, blocks: 1, dropout: 0.1}\n",
+    "mixture": f"model: {{name: mixture, experts: [sequence, copy, trend, graph], body: {{{SASREC}}}}}\n",
+    "sasrec": f"model: {{{SASREC}}}\n",
     "ranking": "model: {name: feature_attention, width: 8}\n",
 }
 OF_RUN = {"mixture": "data", "sasrec": "data", "ranking": "ranked"}
+
+
+class Store:
+    """Made when it is first asked for."""
+
+    def __init__(self, scratch: Path):
+        self._path = scratch / "store"
+
+    @property
+    def path(self) -> Path:
+        if not self._path.exists():
+            build(self._path)
+        return self._path
 
 
 def build(folder: Path) -> None:
@@ -110,17 +123,33 @@ def commands_of(run: str) -> list[Command]:
         Command("replay", replay, _replayed),
         Command("replay --recompute", [*replay, "--recompute"], _replayed),
         Command("when", ["when", run, "--user", "u3"], _said),
-        Command("refit", ["refit", run, "--data", whole, "--output", "refitted"], lambda folder, _: _trained(folder / "refitted"), "refitted"),
+        Command(
+            "refit",
+            ["refit", run, "--data", whole, "--output", "refitted"],
+            lambda folder, _: _trained(folder / "refitted"),
+            "refitted",
+        ),
         Command("plot", ["plot", run], lambda folder, _: {"picture": _sha(folder / run / "curves.png")}),
-        Command("explain", ["explain", run, "--output", "explained", "--sample", "50"], lambda folder, _: {"page": _sha(folder / "explained" / "index.html")}),
     ]
+    if run != "sasrec":  # which has no weights to look at
+        found += [
+            Command(
+                "explain",
+                ["explain", run, "--output", "explained", "--sample", "50"],
+                lambda folder, _: {"page": _sha(folder / "explained" / "index.html")},
+            )
+        ]
     if run == "ranking":
         return found
     return [
         *found,
         Command("recommend", ["recommend", run, "--output", "lists.parquet"], _lists),
         Command("load", lambda: _ask(run), _said),
-        Command("compare", ["compare", run, "rival", "--output", "compared.json"], lambda folder, _: {"figures": _json(folder / "compared.json")}),
+        Command(
+            "compare",
+            ["compare", run, "rival", "--output", "compared.json"],
+            lambda folder, _: {"figures": _json(folder / "compared.json")},
+        ),
     ]
 
 
@@ -159,7 +188,9 @@ def _trained(run: Path) -> Outcome:
     curve = []
     for line in (run / "metrics.jsonl").read_text().splitlines():
         values = json.loads(line)
-        curve += [(values["step"], key, value) for key, value in sorted(values.items()) if key == "loss" or key.startswith("eval/")]
+        curve += [
+            (values["step"], key, value) for key, value in sorted(values.items()) if key == "loss" or key.startswith("eval/")
+        ]
     return {"step": newest.name, "weights": _sha(newest / "objective.safetensors"), "curve": curve}
 
 

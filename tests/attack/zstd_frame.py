@@ -1,4 +1,4 @@
-"""A zstd frame with a checksum of its content, which pyarrow's own writer leaves out: raw blocks (RFC 8878), XXH64 beside them."""
+"""A zstd frame with a checksum of its content, which pyarrow leaves out: raw blocks (RFC 8878) and XXH64."""
 
 from __future__ import annotations
 
