@@ -241,6 +241,12 @@ def text_damaged(attempt: Attempt, draw: random.Random) -> None:
 
 @hostile(*EVERY)
 def stored_bytes_damaged(attempt: Attempt, draw: random.Random) -> None:
+    if attempt.is_text and not attempt.is_lines and draw.random() < 0.5:  # some 150 kB that hardly shrink
+        attempt.names = [*attempt.names, "noise"]
+        attempt.rows = [[*row, draw.randbytes(300).hex()] for row in attempt.rows]
+        attempt.config["input"].pop("names", None)
+        attempt.config["input"].pop("header", None)
+        attempt.layout.header = True
     if attempt.is_text and not attempt.layout.pack:
         attempt.layout.pack = draw.choice(["gz", "zst", "zst checked", "zst checked", "gz members"])
     change = draw.choice(BYTE_CHANGES)

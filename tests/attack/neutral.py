@@ -43,6 +43,8 @@ def columns_in_another_order(attempt: Attempt, draw: random.Random) -> None:
 @neutral()
 def a_column_more(attempt: Attempt, draw: random.Random) -> None:
     """Nobody asked for it, whatever it is called and holds; a name of its own to the letter."""
+    if draw.random() < 0.5:
+        _to_parquet(attempt, draw)
     name = draw.choice([odd for odd in ODD_COLUMNS if odd not in attempt.names])
     place = draw.randint(0, len(attempt.names))
     values = draw.choice(

@@ -75,9 +75,10 @@ def _where(text: str) -> str:
 
 def _last_lines(text: str) -> str:
     lines = [line.strip() for line in text.strip().splitlines()]
+    raised = [line for line in lines if BARE.match(line)]
     frames = [line for line in lines if "attnrec_dist" in line and line.startswith("File ")]
     place = re.sub(r'File ".*?(attnrec_dist/[\w./-]+)", line (\d+), in (\S+)', r" at \1:\2 \3", frames[-1]) if frames else ""
-    return (lines[-1] if lines else "nothing said")[:300] + place
+    return (raised or lines or ["nothing said"])[-1][:300] + place
 
 
 def judge(attempt: Attempt, folder: Path, ended: Ended, inspected: Ended | None, base: str) -> Verdict:

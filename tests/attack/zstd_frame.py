@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-BLOCK = 2**16
+BLOCK = 2**10  # small, so that a file cut in half still has whole ones
 P1, P2, P3, P4, P5 = (
     0x9E3779B185EBCA87,
     0xC2B2AE3D27D4EB4F,
