@@ -11,7 +11,7 @@ EXAMPLES := data/quickstart-ranking
 RANKING := runs/quickstart-ranking
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location -c constraints.txt
 
-.PHONY: help train train-ranking prepare test test-slow test-slurm lint format golden bench clean
+.PHONY: help train train-ranking prepare test test-slow test-slurm attack lint format golden bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -50,6 +50,9 @@ test-slow: $(DEV)  ## the longer tests as well
 
 test-slurm: $(DEV)  ## slurm/ on a real Slurm: the one at hand, or SLURM_SANDBOX=SCRIPT; skipped where there is none
 	$(BIN)/python -m pytest tests/slurm -rs
+
+attack: $(DEV)  ## an hour of mutated logs and damaged files (ATTACK="--case 17": one of them again)
+	$(BIN)/python tests/attack $(or $(ATTACK),--seconds 3600)
 
 lint: $(DEV)  ## ruff and mypy
 	$(BIN)/ruff check .
