@@ -21,6 +21,7 @@ SEQUENCES = "sequences"
 TABLES = ("items.parquet", "users.parquet")
 DAILY, GRAPH = "daily.arrow", "graph.arrow"
 NUMERIC_PREFIX = "numeric."
+IN_BASKETS = "training events in baskets of several items"  # of `statistics`, where the graph's kind was chosen
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 

@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-IN_BASKETS = "training events in baskets of several items"  # of the manifest's `statistics`, where the graph's kind was chosen
-
 
 @dataclass(frozen=True)
 class DailyCounts:

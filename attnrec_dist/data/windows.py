@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from attnrec_dist.data.config import DataConfig
+from attnrec_dist.data.manifest import IN_BASKETS
 from attnrec_dist.data.shards import DataSet, Rows
-from attnrec_dist.data.statistics import IN_BASKETS
 from attnrec_dist.errors import DataError, StorageError
 
 # the columns of a window, all int32: its tokens [start, stop) and where its last target basket ends, counted from the row's

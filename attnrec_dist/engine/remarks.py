@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from attnrec_dist.data.manifest import IN_BASKETS
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.spec import data_spec
-from attnrec_dist.data.statistics import IN_BASKETS
 from attnrec_dist.data.views import Views
 from attnrec_dist.data.windows import SampleIndex
 

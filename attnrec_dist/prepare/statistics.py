@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from attnrec_dist.data.manifest import DAILY, GRAPH
-from attnrec_dist.data.statistics import IN_BASKETS
+from attnrec_dist.data.manifest import DAILY, GRAPH, IN_BASKETS
 from attnrec_dist.prepare.engine import DuckEngine
 from attnrec_dist.prepare.finish import Fingerprint, ListFile
 from attnrec_dist.prepare.sections import GraphSection, StatisticsSection
