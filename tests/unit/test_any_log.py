@@ -226,6 +226,14 @@ def test_a_click_log_goes_the_whole_way_of_make_train(attnrec, tmp_path):
     assert json.loads((tmp_path / "test.json").read_text())["split"] == "test"
 
 
+def test_baskets_taken_apart_are_told(attnrec, tmp_path):
+    assert attnrec("prepare", write_log(tmp_path, baskets(), {}), "--output", tmp_path / "data").code == 0
+    apart = ["--data", tmp_path / "data", "--run_dir", tmp_path / "run", *QUICK, "--data.basket", "none"]
+    told = attnrec("train", FLAGSHIP, *apart)
+    assert told.code == 0
+    assert "note: data.basket is none, but 128 of 128 training events share their time" in told.err
+
+
 def test_a_refit_on_leave_one_out_is_refused_with_what_to_do(attnrec, tmp_path):
     assert attnrec("prepare", write_log(tmp_path, clicks(), LEAVE_ONE_OUT), "--output", tmp_path / "data").code == 0
     assert attnrec("train", FLAGSHIP, "--data", tmp_path / "data", "--run_dir", tmp_path / "run", *QUICK).code == 0
