@@ -173,9 +173,9 @@ def _add_explain(commands: Any) -> None:
 
 
 def _add_recommend(commands: Any) -> None:
-    recommend = _command(commands, "recommend", "the best items for customers, to Parquet", recommend_command)
+    recommend = _command(commands, "recommend", "the best items for customers, to a file", recommend_command)
     recommend.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
-    recommend.add_argument("--output", type=Path, help="the Parquet file to write (required)")
+    recommend.add_argument("--output", type=Path, help="the file to write, .parquet, .csv or .jsonl (required)")
     recommend.add_argument("--top_k", type=int, default=10, help="items a customer (default: 10)")
     recommend.add_argument(
         "--users", nargs="+", metavar="ID", help="these customers only; unknown ones get the trend and are marked"
@@ -185,7 +185,7 @@ def _add_recommend(commands: Any) -> None:
         "--histories",
         type=Path,
         help="fresh histories instead of the data set's: CSV, TSV or Parquet with the columns user, item, "
-        "timestamp (unix s) and, optionally, event (one of the data set's types)",
+        "timestamp (as in the log; unix times, ISO 8601) and, optionally, event (one of the data set's types)",
     )
     recommend.add_argument("--exclude", type=Path, help="a text file with one item id a line, never recommended")
     recommend.add_argument(

@@ -66,8 +66,10 @@ def inspect_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     from attnrec_dist.errors import MissingExtraError
     from attnrec_dist.evaluation.data_plots import draw
     from attnrec_dist.evaluation.data_report import report
+    from attnrec_dist.outputs import PICTURE, check_output
 
     _no_more(rest)
+    check_output(arguments.output, "--output", PICTURE)
     found = inspect(DataSet.open(_required(arguments.data, "DATA_DIR", "inspect")))
     print(report(found), flush=True)
     picture = arguments.output or arguments.data / "inspect.png"
@@ -194,10 +196,13 @@ def recommend_command(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 def past_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     from attnrec_dist.engine.replay import reopen, tell_step, tell_user
+    from attnrec_dist.outputs import JSON, check_output
     from attnrec_dist.run_config import load_run_config
     from attnrec_dist.run_dir import RunDir
 
     _no_more(rest)
+    if arguments.command == "replay":
+        check_output(arguments.output, "--output", JSON)
     run = RunDir.existing(_required(arguments.run_dir, "RUN_DIR", arguments.command))
     config = load_run_config(run.config, {"data.path": arguments.data} if arguments.data else {})
     if arguments.command == "when":

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from attnrec_dist.errors import CheckpointError, DamagedError, RunDirError, StorageError
+from attnrec_dist.outputs import replacing
 
 State = Literal["running", "done", "stopped", "user_error", "fault"]
 MARKER = "complete.json"  # written last: a directory without it is no checkpoint
@@ -237,13 +238,5 @@ def checksum(path: Path) -> str:
 
 def write_whole(path: Path, text: str) -> None:
     """Replaces a small file at once: readers see the old text or the new, never a part."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise StorageError.of(error, f"writing {path}") from None
+    with replacing(path) as file:
+        file.write(text.encode())

@@ -22,6 +22,7 @@ from attnrec_dist.errors import ConfigError
 from attnrec_dist.evaluation.classification import LOWER_IS_BETTER
 from attnrec_dist.evaluation.verdict import Verdict, judge, to_json, told
 from attnrec_dist.inference.load import load_model
+from attnrec_dist.outputs import JSON, PICTURE, check_output
 from attnrec_dist.run_dir import write_whole
 
 MOST_RUNS = 10  # 45 pairs
@@ -45,6 +46,7 @@ def compare_runs(paths: Sequence[Path], request: Request) -> Verdict:
         raise ConfigError(f"compare takes from two runs to {MOST_RUNS}, got {len(paths)}; type attnrec compare RUN_A RUN_B")
     job = join("fp32", TIMEOUT_SECONDS)
     world = job.world
+    world.on_main(lambda: check_outputs(request))
     contenders: list[Contender] = world.together(lambda: contenders_of(paths, request, world))
     values = VALUES[contenders[0].identity["tested_on"]["task"]]
     metrics: list[str] = world.together(lambda: values.metrics(request.metric, contenders[0].trained))
@@ -56,6 +58,11 @@ def compare_runs(paths: Sequence[Path], request: Request) -> Verdict:
         world.on_main(lambda: tell(verdict, request))
     job.close()
     return verdict
+
+
+def check_outputs(request: Request) -> None:
+    check_output(request.output, "--output", JSON)
+    check_output(request.plot, "--plot", PICTURE)
 
 
 def contenders_of(paths: Sequence[Path], request: Request, world: World) -> list[Contender]:

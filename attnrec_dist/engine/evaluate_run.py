@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import create_model
 
 from attnrec_dist.data.examples import ExampleSet
@@ -20,13 +19,14 @@ from attnrec_dist.distributed import World
 from attnrec_dist.engine.identity import identity, stamped
 from attnrec_dist.engine.join import join
 from attnrec_dist.engine.watchdog import Watchdog, WatchdogConfig
-from attnrec_dist.errors import ConfigError, MissingExtraError, StorageError
+from attnrec_dist.errors import ConfigError, MissingExtraError
 from attnrec_dist.evaluation import example_report
 from attnrec_dist.evaluation.evaluate import MeasuringConfig, evaluate_beside_baselines
 from attnrec_dist.evaluation.predict import ExampleMeasuringConfig, Predictions, Thresholds, predict
 from attnrec_dist.evaluation.report import report, styled, to_json
 from attnrec_dist.inference.load import TrainedModel, load_model
 from attnrec_dist.models import model_task
+from attnrec_dist.outputs import JSON, TABLE, check_output, write_table
 from attnrec_dist.run_dir import write_whole
 from attnrec_dist.settings import Section, apply_overrides, build
 
@@ -60,6 +60,7 @@ def evaluate_run(run_dir: Path, request: Request, overrides: dict[str, Any]) -> 
     """Evaluates on all processes together; rank 0 prints the table and writes the files. Raises UserError alike on all ranks."""
     job = join("fp32", TIMEOUT_SECONDS)
     world = job.world
+    world.on_main(lambda: check_outputs(request))
     trained = world.together(lambda: load_model(run_dir, request.checkpoint, request.data, world.device, task=None))
     test = {"next_item": tested_next_item, "ranking": tested_ranking}[model_task(trained.tree["model"]["name"])]
     with Watchdog.of_others(silence_of(trained), world):
@@ -67,6 +68,11 @@ def evaluate_run(run_dir: Path, request: Request, overrides: dict[str, Any]) -> 
         world.on_main(lambda: tell(answer, trained, request))
     job.close()
     return answer
+
+
+def check_outputs(request: Request) -> None:
+    check_output(request.output, "--output", JSON)
+    check_output(request.per_view, "--per_view", TABLE)
 
 
 def silence_of(trained: TrainedModel) -> float | None:
@@ -144,7 +150,7 @@ def evaluation_config(kind: type[Section], tree: dict[str, Any], overrides: dict
 
 
 def tell(answer: Answer, trained: TrainedModel, request: Request) -> None:
-    """Prints the table to stdout; writes JSON, Parquet and the picture where asked."""
+    """Prints the table to stdout; writes JSON, rows and the picture where asked."""
     print(f"checkpoint {trained.checkpoint.name}", file=sys.stderr)
     if sys.stdout.isatty():
         from rich.console import Console
@@ -155,13 +161,7 @@ def tell(answer: Answer, trained: TrainedModel, request: Request) -> None:
     if request.output:
         write_whole(request.output, answer.json)
     if request.per_view:
-        partial = request.per_view.with_name(f".{request.per_view.name}.partial")
-        try:
-            pq.write_table(stamped(answer.per_view(), identity(trained, request.split)), partial)
-            partial.replace(request.per_view)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise StorageError.of(error, f"writing {request.per_view}") from None
+        write_table(request.per_view, stamped(answer.per_view(), identity(trained, request.split)))
     if answer.picture is not None:
         try:
             print(answer.picture())

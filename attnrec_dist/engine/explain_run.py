@@ -31,6 +31,7 @@ from attnrec_dist.inference.explain import Explained, Words, batches, explain, m
 from attnrec_dist.inference.histories import stored_histories
 from attnrec_dist.inference.load import TrainedModel, load_model
 from attnrec_dist.inference.recommend import Recommender
+from attnrec_dist.outputs import check_folder
 from attnrec_dist.run_dir import write_whole
 
 MOST_OF_A_USER = 5  # newest examples of a customer who was asked for
@@ -56,8 +57,7 @@ class Request:
 
 def explain_run(run_dir: Path, request: Request) -> Picture:
     """Prints the text to stdout, writes page and heat map; says on stderr where. Raises UserError."""
-    if request.output.exists() and not request.output.is_dir():
-        raise ConfigError(f"--output {request.output}: is a file; name a directory")
+    check_folder(request.output, "--output")
     for name, least in (("show", 1), ("sample", 1)):
         if getattr(request, name) < least:
             raise ConfigError(f"--{name} {getattr(request, name)}: at least {least} is needed")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 
 from attnrec_dist.errors import MissingExtraError, RunDirError
 from attnrec_dist.evaluation.classification import higher_is_better
+from attnrec_dist.outputs import replacing
 
 SHOWN = "eval/next_basket/all/ndcg@10"  # what marks the best step, unless told otherwise
 
@@ -56,9 +56,8 @@ def new_figure(width: float, height: float, purpose: str) -> Any:
 
 def save(figure: Any, png: Path) -> None:
     """Written aside and renamed, so that a viewer never sees half a picture."""
-    aside = png.with_name(f".{png.name}.{os.getpid()}")
-    figure.savefig(aside, format="png")
-    aside.replace(png)
+    with replacing(png) as file:
+        figure.savefig(file, format="png")
 
 
 def read_curves(metrics_jsonl: Path) -> tuple[dict[int, float], dict[str, dict[int, float]]]:

@@ -18,10 +18,13 @@ from attnrec_dist.data.gather import ranges
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.windows import target_codes
 from attnrec_dist.errors import InputError
+from attnrec_dist.read_times import read_times
+from attnrec_dist.timestamps import TimeRule
 
 COLUMNS = ("user", "item", "timestamp")
 EVENT = "event"  # the column that may be left out
 CUSTOMERS_READ = 4096
+MICROSECONDS = 1_000_000  # in a second
 
 
 @dataclass
@@ -84,9 +87,10 @@ def stored_histories(data: DataSet, names: list[str] | None) -> Iterator[Custome
 def read_histories(
     path: Path, data: DataSet, config: DataConfig, say: Callable[[str], None] = lambda _: None
 ) -> CustomerHistories:
-    """Fresh histories from a CSV, TSV or Parquet file: columns user, item, timestamp (unix seconds) and, optionally, event.
+    """Fresh histories from a CSV, TSV or Parquet file: columns user, item, timestamp and, optionally, event.
 
-    `say` is told what was assumed: of a file without event types, and of columns that are not read.
+    Times are read as in the log: unix s, ms, us or ns, ISO 8601, the data set's format. `say` is told what was assumed: of a file
+    without event types, and of columns that are not read.
     """
     table = _read_table(path)
     _check_columns(path, table.column_names, say)
@@ -94,15 +98,11 @@ def read_histories(
     if EVENT not in table.column_names and len(types) > 1:
         assumed = types[event_codes(None, 1, data, config, str(path))[0]]
         say(f"{path}: lacks the column {EVENT}, so all rows count as {assumed}; add it ({', '.join(types)}) if they are not")
-    stamps = table["timestamp"]
-    try:
-        if pa.types.is_timestamp(stamps.type):  # of Parquet, in whatever unit
-            stamps = stamps.cast(pa.timestamp("s", stamps.type.tz), safe=False)
-        times = stamps.cast(pa.int64()).to_numpy()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise InputError(f"{path}: column timestamp must hold unix seconds: {error}") from None
     if table["user"].null_count or table["timestamp"].null_count:
         raise InputError(f"{path}: rows without a user or a timestamp; remove them, or fill them in")
+    times = read_times(
+        table["timestamp"], time_rule(data), f"{path}: column timestamp must hold unix seconds or times as the log does"
+    )
     user_ids = np.array(_texts(path, table, "user"), dtype=object)
     items = data.item_index(_texts(path, table, "item"))
     names, row = np.unique(user_ids, return_inverse=True)
@@ -114,9 +114,15 @@ def read_histories(
         data.user_index([str(name) for name in names]),
         row[order],
         items[order],
-        times[order],
+        times[order] // MICROSECONDS,
         {name: column[order] for name, column in columns.items()},
     )
+
+
+def time_rule(data: DataSet) -> TimeRule:
+    """How times of histories are written: as the log's were; unix times and ISO 8601 are always understood."""
+    manifest = data.manifest
+    return TimeRule.of_histories(manifest.config, manifest.times_are_places, manifest.start_time)
 
 
 def _texts(path: Path, table: pa.Table, name: str) -> list[Any]:
@@ -130,6 +136,9 @@ def _texts(path: Path, table: pa.Table, name: str) -> list[Any]:
 
 def _check_columns(path: Path, there: list[str], say: Callable[[str], None]) -> None:
     """Raises InputError where a column lacks or looks misspelt; the other ones that are not read are only told."""
+    twice = sorted({name for name in there if there.count(name) > 1})
+    if twice:
+        raise InputError(f"{path}: {', '.join(map(repr, twice))} names more than one column; rename or remove all but one")
     missing = [name for name in COLUMNS if name not in there]
     unused = [name for name in there if name not in (*COLUMNS, EVENT)]
     for absent in [name for name in (*COLUMNS, EVENT) if name not in there]:
@@ -158,12 +167,12 @@ def _read_table(path: Path) -> pa.Table:
     try:
         if path.suffix == ".parquet":
             return pq.read_table(path)
-        text = {name: pa.string() for name in ("user", "item", EVENT)}
+        text = {name: pa.string() for name in (*COLUMNS, EVENT)}
         delimiter = "\t" if path.suffix == ".tsv" else ","
         return pa_csv.read_csv(
             path,
             parse_options=pa_csv.ParseOptions(delimiter=delimiter),
-            convert_options=pa_csv.ConvertOptions(column_types=text),
+            convert_options=pa_csv.ConvertOptions(column_types=text, null_values=[""], strings_can_be_null=True),
         )
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None

@@ -1,4 +1,4 @@
-"""The best items for customers of the data set, or for fresh histories: from Python, and to Parquet.
+"""The best items for customers of the data set, or for fresh histories: from Python, and to a file.
 
 Known customers are served with all their events, whatever part they are in. Customers without any known event get the
 trend (what all had in the last days of the log) and are marked so.
@@ -7,13 +7,14 @@ trend (what all had in the last days of the log) and are marked so.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from attnrec_dist.batch import SequenceBatch
@@ -21,11 +22,21 @@ from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.views import forecast_batch
 from attnrec_dist.data.windows import is_target, target_codes
 from attnrec_dist.errors import ConfigError, StorageError
-from attnrec_dist.inference.histories import CustomerHistories, event_codes, read_histories, read_lines, stored_histories
+from attnrec_dist.inference.histories import (
+    MICROSECONDS,
+    CustomerHistories,
+    event_codes,
+    read_histories,
+    read_lines,
+    stored_histories,
+    time_rule,
+)
 from attnrec_dist.inference.load import Answered, TrainedModel, answered, load_model
 from attnrec_dist.inference.reasons import asked_at, reason
 from attnrec_dist.inference.words import counted, names
 from attnrec_dist.ops.top_k import top_k
+from attnrec_dist.outputs import TABLE, check_output, table_writer
+from attnrec_dist.read_times import read_times
 
 CUSTOMERS_AT_ONCE = 256
 SCORES_HELD = 2**24
@@ -73,36 +84,51 @@ class Recommender:
         self,
         history: Sequence[str] = (),
         top_k: int = 10,
-        times: Sequence[int] | None = None,
+        times: Sequence[Any] | None = None,
         events: Sequence[str] | None = None,
         exclude: Sequence[str] = (),
         new_only: bool = False,
     ) -> list[Recommendation]:
         """The best items after a history of raw item ids, oldest first.
 
-        `times` (unix seconds, one an item) tell baskets apart; without them every item is a basket of its own, a day after the
+        `times`, one an item, tell baskets apart: unix s, ms, us or ns by their size, datetimes (numpy's, pandas' too) or texts,
+        read as the log's; places where the log had places. Without them every item is a basket of its own, a day after the
         one before, the last at the end of the log. `events` are the event types; without them all are of the first type that
-        the model predicts. Items that the model does not know are left out; where none is left, the list is the trend.
+        the model predicts. Items that the model does not know are left out; where none is left, the list is the trend. It is
+        never longer than the catalogue. Raises ConfigError or InputError.
         """
+        if isinstance(top_k, bool) or not isinstance(top_k, Integral):
+            raise ConfigError(f"top_k {top_k!r}: a whole number is needed")
         if top_k < 1:
             raise ConfigError(f"top_k {top_k}: at least 1 is needed")
-        for name, ids in (("history", history), ("exclude", exclude)):
-            _require_texts(name, ids)
-        for name, given in (("times", times), ("events", events)):
-            if given is not None and len(given) != len(history):
-                raise ConfigError(f"{name} has {len(given)} entries, history {len(history)}: give one for each item")
-        items = self.trained.data.item_index(list(history))
-        daily = self.trained.data.manifest.end_time - DAY * np.arange(len(items))[::-1]
-        stamps = daily if times is None else np.asarray(times, np.int64)
+        history, exclude = _texts("history", history, "item ids"), _texts("exclude", exclude, "item ids")
+        events = events if events is None else _texts("events", events, "kinds of events")
+        stamps = self._default_times(len(history)) if times is None else self._times(times)
+        for name, count in (("times", len(stamps)), ("events", len(history) if events is None else len(events))):
+            if count != len(history):
+                raise ConfigError(f"{name} has {count} entries, history {len(history)}: give one for each item")
+        items = self.trained.data.item_index(history)
         by_time = np.argsort(stamps, kind="stable")
         row = np.zeros(len(items), np.int64)
         codes = event_codes(events, len(items), self.trained.data, self.trained.config, "events")
-        columns = {"event": codes[by_time]}
+        columns, seconds = {"event": codes[by_time]}, stamps[by_time] // MICROSECONDS
         is_timed = times is not None
-        histories = CustomerHistories(["the customer"], np.array([-1]), row, items[by_time], stamps[by_time], columns, is_timed)
+        histories = CustomerHistories(["the customer"], np.array([-1]), row, items[by_time], seconds, columns, is_timed)
         barred = self.known_items(exclude)
-        lists = next(iter(self.lists(histories.known_only(self.num_items), top_k, barred, new_only)))
+        lists = next(iter(self.lists(histories.known_only(self.num_items), int(top_k), barred, new_only)))
         return lists[0]
+
+    def _default_times(self, count: int) -> np.ndarray:
+        """Microseconds, int64 [count]: a day apart, the last at the end of the log; or places."""
+        manifest = self.trained.data.manifest
+        days = manifest.end_time - DAY * np.arange(count)[::-1]
+        return (np.arange(count) if manifest.times_are_places else days) * MICROSECONDS
+
+    def _times(self, times: Sequence[Any]) -> np.ndarray:
+        listed = _listed(times)
+        if listed is None:
+            raise ConfigError(f"times: a list with a time for each item is needed; got {repr(times)[:100]}")
+        return read_times(listed, time_rule(self.trained.data), "times")
 
     @property
     def num_items(self) -> int:
@@ -117,6 +143,7 @@ class Recommender:
         self, histories: CustomerHistories, k: int, barred: np.ndarray, new_only: bool
     ) -> Iterator[list[list[Recommendation]]]:
         """Recommendations of each customer, in order, some customers at a time."""
+        k = min(k, self.num_items)
         step = max(1, min(CUSTOMERS_AT_ONCE, SCORES_HELD // self.num_items))
         for first in range(0, len(histories.names), step):
             part = histories.part(first, first + step)
@@ -211,11 +238,25 @@ def load(run_dir: str | Path, checkpoint: str = "best", data: str | None = None)
     return Recommender(load_model(Path(run_dir), checkpoint, data))
 
 
-def _require_texts(name: str, ids: Sequence[str]) -> None:
-    wrong = [each for each in ids if not isinstance(each, str)]
-    if isinstance(ids, str) or wrong:
-        given = repr(ids if isinstance(ids, str) else wrong[0])
-        raise ConfigError(f"{name}: item ids are texts in a list, such as ['85123A', '71053']; got {given}")
+def _texts(name: str, given: Iterable[str], what: str) -> list[str]:
+    """The texts as a list. Raises ConfigError for anything else, with what to write."""
+    listed = _listed(given)
+    wrong = [given] if listed is None else [each for each in listed if not isinstance(each, str)]
+    if listed is None or wrong:
+        is_nested = listed is not None and _listed(wrong[0]) is not None and name == "history"
+        hint = "; baskets are told by times: equal ones are one basket" if is_nested else ""
+        raise ConfigError(f"{name}: {what} are texts in a list, such as ['85123A', '71053']; got {repr(wrong[0])[:100]}{hint}")
+    return listed
+
+
+def _listed(given: Any) -> list[Any] | None:
+    """The entries in their order; None of what has none: a text, a number, a set, a table."""
+    if isinstance(given, str | bytes | Mapping | Set) or getattr(given, "ndim", 1) != 1:
+        return None
+    try:
+        return list(given)
+    except TypeError:
+        return None
 
 
 @dataclass
@@ -251,47 +292,47 @@ class Tally:
         return "; ".join(parts)
 
 
+SCHEMA = pa.schema(
+    {
+        "user": pa.string(),
+        "rank": pa.int32(),
+        "item": pa.string(),
+        "title": pa.string(),
+        "score": pa.float32(),
+        "source": pa.string(),
+        "because": pa.string(),
+        "shares": pa.map_(pa.string(), pa.float32()),
+    }
+)
+
+
 def write_recommendations(run_dir: Path, output: Path, request: Request) -> None:
-    """`attnrec recommend`: a Parquet file with user, rank, item, title, score and source; whole or absent.
+    """`attnrec recommend`: a file of Parquet, CSV or JSON lines, a row an item of a list; whole or absent.
 
     Lists that are to be shown go to stdout, what was assumed and counted to stderr.
     """
     if request.top_k < 1:
         raise ConfigError(f"--top_k {request.top_k}: at least 1 is needed")
-    if output.is_dir():
-        raise ConfigError(f"--output {output}: is a directory; name the Parquet file to write")
+    read = (request.histories, request.users_file, request.exclude)
+    check_output(output, "--output", TABLE, read, make_folder=True)
     recommender = load(run_dir, request.checkpoint, request.data)
     data = recommender.trained.data
     barred = recommender.known_items(read_lines(request.exclude, "--exclude") if request.exclude else [])
-    partial = output.with_name(f".{output.name}.partial")
-    schema = pa.schema(
-        {
-            "user": pa.string(),
-            "rank": pa.int32(),
-            "item": pa.string(),
-            "title": pa.string(),
-            "score": pa.float32(),
-            "source": pa.string(),
-            "because": pa.string(),
-            "shares": pa.map_(pa.string(), pa.float32()),
-        }
-    )
+    if request.top_k > recommender.num_items:
+        say(f"--top_k {request.top_k:,}: the catalogue has {recommender.num_items:,} items, so no list is longer")
     tally = Tally()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with pq.ParquetWriter(partial, schema) as writer:
-            for histories in wanted_histories(recommender.trained, request, say):
-                known = histories.known_only(recommender.num_items)
-                lists = [best for some in recommender.lists(known, request.top_k, barred, request.new_only) for best in some]
-                writer.write_table(_as_table(known.names, lists, schema))
-                for place in range(min(len(lists), request.show - tally.customers)):
-                    print(described(known.names[place], known.part(place, place + 1), data, lists[place][:5]))
-                tally.add(histories, known, lists)
-        partial.replace(output)
     except OSError as error:
-        raise StorageError.of(error, f"writing {output}") from None
-    finally:
-        partial.unlink(missing_ok=True)
+        raise StorageError.of(error, f"making {output.parent}") from None
+    with table_writer(output, SCHEMA) as write:
+        for histories in wanted_histories(recommender.trained, request, say):
+            known = histories.known_only(recommender.num_items)
+            lists = [best for some in recommender.lists(known, request.top_k, barred, request.new_only) for best in some]
+            write(_as_table(known.names, lists, SCHEMA))
+            for place in range(min(len(lists), request.show - tally.customers)):
+                print(described(known.names[place], known.part(place, place + 1), data, lists[place][:5]))
+            tally.add(histories, known, lists)
     say(f"{output}: {tally}")
 
 

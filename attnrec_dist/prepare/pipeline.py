@@ -27,11 +27,12 @@ from attnrec_dist.prepare.examples_config import named_events
 from attnrec_dist.prepare.files import find_files
 from attnrec_dist.prepare.misread import check_cells
 from attnrec_dist.prepare.reading import Source
-from attnrec_dist.prepare.report import KEPT, READ, check_usable, day, summary
+from attnrec_dist.prepare.report import KEPT, READ, check_times, check_usable, day, summary
 from attnrec_dist.prepare.sections import MAX_EVENT_TYPES, check_event_kinds, moment
 from attnrec_dist.prepare.text_files import TextFormat
 from attnrec_dist.prepare.workplace import workplace
 from attnrec_dist.prepare.writing import Facts, Writer
+from attnrec_dist.timestamps import FORMS
 
 Progress = Callable[[str], None]
 
@@ -100,9 +101,11 @@ def clean(engine: DuckEngine, config: PrepareConfig, sources: list[Source], prog
         engine.view("raw", reading.rows_of(sources, wanted))
         engine.table("clean", cleaning.clean(config))
     found = dict(engine.rows("SELECT reason, count(*) FROM clean GROUP BY reason"))
+    forms = {FORMS[form]: count for form, count in engine.rows(cleaning.forms())}
     report = {READ: sum(found.values()), **{reason: found.get(reason, 0) for reason in cleaning.REASONS}}
     progress(f"read {report[READ]:,} rows from {sum(len(source.files) for source in sources)} file(s)")
     check_usable(config, report, sources, engine.rows)
+    check_times(config, forms, progress)
     if sources[0].is_lines:
         engine.drop(lines.LINES)
     return report

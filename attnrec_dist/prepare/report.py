@@ -10,7 +10,9 @@ from attnrec_dist.errors import InputError
 from attnrec_dist.prepare.cleaning import REASONS, UNUSABLE, number_columns, offenders, parsed, wanted_columns
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.lines import located
-from attnrec_dist.prepare.reading import Source
+from attnrec_dist.prepare.reading import Source, rows_of
+from attnrec_dist.read_times import MOST_LOOKED_AT, advice
+from attnrec_dist.timestamps import doubt, mixture
 
 USUAL_TIMES = (int(datetime(1990, 1, 1, tzinfo=UTC).timestamp()), int(datetime(2101, 1, 1, tzinfo=UTC).timestamp()))
 READ, KEPT = "rows read", "events kept"
@@ -19,7 +21,6 @@ _HINTS = {
     "missing user": "is columns.user the right column?",
     "missing item": "is columns.item the right column?",
     "more than two words": "pairs reads 'user item' lines; is input.format right, or is it user_items, csv or tsv?",
-    "unreadable timestamp": "set columns.timestamp.unit (s, ms, us, iso), or columns.timestamp.format, for example '%d/%m/%Y'",
     "bad number": "leave the column out of columns.numeric, or set columns.missing_numeric for empty values",
     "unknown event": "check columns.event.types and columns.event.rename",
     "out of bounds": "check filters.where",
@@ -90,7 +91,34 @@ def check_usable(config: PrepareConfig, cleaning: dict[str, int], sources: list[
         else f"{bad:,} of {total:,} rows are unusable, more than input.max_bad_share {config.input.max_bad_share:g} allows"
     )
     examples = "\n".join(f"  {example}" for example in _examples(config, worst, sources, rows))
-    raise InputError(f"{first}: {what}\n{cleaning_table(cleaning)}\n{examples}\nMost are {worst}: {_HINTS[worst]}")
+    hint = _time_hint(config, sources, rows) if worst == "unreadable timestamp" else _HINTS[worst]
+    raise InputError(f"{first}: {what}\n{cleaning_table(cleaning)}\n{examples}\nMost are {worst}: {hint}")
+
+
+def check_times(config: PrepareConfig, forms: dict[str, int], progress: Callable[[str], None]) -> None:
+    """Raises InputError where the numbers of the time column are no unix times by their look; says where it mixes forms.
+
+    `forms` counts how the times of all rows are written, where columns.timestamp leaves a choice.
+    """
+    column = config.columns.timestamp.name
+    doubtful = doubt(forms, column)
+    if doubtful:
+        raise InputError(
+            f"column {column!r} (columns.timestamp) holds {doubtful[0]}, no unix times: {doubtful[1]}; "
+            "where they are seconds since 1970 after all, set columns.timestamp.unit: s"
+        )
+    mixed = mixture(forms)
+    if mixed:
+        progress(f"warning: column {column!r} mixes forms of time: {mixed}; columns.timestamp.unit or format holds it to one")
+
+
+def _time_hint(config: PrepareConfig, sources: list[Source], rows: Callable[[str], list]) -> str:
+    """What to type, from a thousand distinct texts that are no times."""
+    raw = f"({rows_of(sources, wanted_columns(config))})"
+    bad = f"SELECT raw_row.stamp AS stamp FROM ({offenders(config, 'unreadable timestamp', raw)}) AS o"
+    distinct = f"SELECT stamp FROM ({bad}) AS b WHERE stamp IS NOT NULL GROUP BY stamp"
+    found = rows(f"{distinct} ORDER BY md5(stamp) LIMIT {MOST_LOOKED_AT}")
+    return advice([stamp for (stamp,) in found], config.columns.timestamp.rule, "columns.timestamp")
 
 
 def _examples(config: PrepareConfig, why: str, sources: list[Source], rows: Callable[[str], list], most: int = 3) -> list[str]:

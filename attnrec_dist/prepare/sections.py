@@ -10,7 +10,9 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
 
+from attnrec_dist.read_times import check_format
 from attnrec_dist.settings import Section
+from attnrec_dist.timestamps import TimeRule
 
 RESERVED_ITEM_COLUMNS = ("index", "id", "count")
 LINE_FORMATS = ("user_items", "pairs")  # their order is the time: prepare/lines.py
@@ -65,16 +67,18 @@ class TimestampColumn(Section):
     """`timestamp: ts` is short for `timestamp: {name: ts}`."""
 
     name: str = Field(description="column that holds the time of the event")
-    unit: Literal["auto", "s", "ms", "us", "iso", "place"] = Field(
+    unit: Literal["auto", "s", "ms", "us", "ns", "iso", "place"] = Field(
         default="auto",
-        description="seconds, milliseconds or microseconds since 1970, or ISO 8601 text. auto: value by value, text with dashes "
-        "is ISO, numbers below 1e11 are s, below 1e14 ms, else us. place: no time but the event's place in its user's history",
+        description="seconds, milliseconds, microseconds or nanoseconds since 1970, or ISO 8601 text. auto: value by value, text "
+        "with dashes or slashes is ISO, numbers below 1e11 are s, below 1e14 ms, below 1e17 us, else ns. place: no time but the "
+        "event's place in its user's history",
     )
     format: str | None = Field(
         default=None, description="strptime pattern such as '%d/%m/%Y %H:%M' for text that is not ISO 8601"
     )
     time_zone: str = Field(
-        default="UTC", description="zone of times that carry none, for example Europe/London; also of the split's dates"
+        default="UTC",
+        description="zone of times that carry no offset, for example Europe/London; also of the split's dates",
     )
 
     @model_validator(mode="before")
@@ -90,6 +94,17 @@ class TimestampColumn(Section):
         except (KeyError, ValueError, OSError):
             raise ValueError("unknown time zone; write it as in UTC or Europe/London") from None
         return zone
+
+    @field_validator("format")
+    @classmethod
+    def _reads_dates(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            check_format(pattern)
+        return pattern
+
+    @property
+    def rule(self) -> TimeRule:
+        return TimeRule(self.unit, self.format, self.time_zone)
 
     @model_validator(mode="after")
     def _unit_or_format(self) -> TimestampColumn:
@@ -300,9 +315,14 @@ def check_event_kinds(asked: dict[str, list[str]], types: list[str]) -> None:
 
 
 def moment(text: str, time_zone: str) -> int:
-    """Unix seconds of an ISO 8601 text; text without an offset is read in `time_zone`. Raises ValueError."""
+    """Unix seconds of an ISO 8601 text; text without an offset is read in `time_zone`. Raises ValueError.
+
+    A local time that a change of the clock skips or repeats is the later of the two that it may be, as in the log.
+    """
     try:
         when = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(f"{text!r} is not an ISO 8601 date or time such as 2011-09-01 or 2011-09-01T08:00+01:00") from None
-    return int((when if when.tzinfo else when.replace(tzinfo=ZoneInfo(time_zone))).timestamp() // 1)
+    if when.tzinfo is None:
+        when = max((when.replace(tzinfo=ZoneInfo(time_zone), fold=fold) for fold in (0, 1)), key=datetime.timestamp)
+    return int(when.timestamp() // 1)

@@ -14,7 +14,7 @@ NAMES = [str(file.relative_to(ROOT)) for file in FILES]
 
 # errors settings batch -> distributed run_dir -> ops -> {data | models | losses} -> inference -> ... -> commands -> cli
 LEVELS = [
-    ["errors", "settings", "batch"],
+    ["errors", "settings", "batch", "outputs", "timestamps", "read_times"],
     ["distributed", "run_dir"],
     ["ops"],
     ["data", "models", "losses"],
@@ -31,6 +31,8 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 STRANGERS = {"data", "models", "losses"}  # never import one another
 OF_PREPARE = {
     "errors",
+    "timestamps",
+    "read_times",
     "settings",
     "batch",
     "distributed",

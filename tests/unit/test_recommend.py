@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import dataclasses
 import datetime
@@ -138,6 +139,65 @@ def test_times_tell_baskets_apart_and_may_come_in_any_order(recommender):
         recommender.recommend(["item-1", "item-2"], times=[1])
 
 
+def moments() -> list[datetime.datetime]:
+    return [datetime.datetime(2020, 9, 13, 12, 26, 40) + datetime.timedelta(days=day) for day in (0, 0, 3)]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda moment: int(moment.timestamp() * 1000),
+        lambda moment: int(moment.timestamp()) * 10**9,
+        lambda moment: moment.timestamp(),
+        lambda moment: moment,
+        lambda moment: moment.replace(tzinfo=None),
+        lambda moment: moment.astimezone(datetime.timezone(datetime.timedelta(hours=5.5))),
+        lambda moment: np.datetime64(moment.replace(tzinfo=None)),
+        lambda moment: moment.isoformat(),
+        lambda moment: f"{moment:%Y/%m/%d %H:%M:%S} UTC",
+    ],
+)
+def test_times_may_be_written_as_in_a_log(recommender, attnrec, trained, tmp_path, written):
+    """Milliseconds were taken for seconds, and all else was refused."""
+    whole = [moment.replace(tzinfo=datetime.UTC) for moment in moments()]
+    seconds, times = [int(moment.timestamp()) for moment in whole], [written(moment) for moment in whole]
+    items = ["item-1", "item-2", "item-3"]
+    expected = recommender.recommend(items, times=seconds)
+    assert recommender.recommend(items, times=times) == expected
+    assert (
+        recommender.recommend(tuple(items), times=np.array(times) if not isinstance(times[0], datetime.datetime) else times)
+        == expected
+    )
+    rows = [f"a,{item},{time}" for item, time in zip(items, times, strict=True)]
+    (tmp_path / "fresh.csv").write_text("\n".join(["user,item,timestamp", *rows]))
+    data = recommender.trained.data
+    assert read_histories(tmp_path / "fresh.csv", data, recommender.trained.config).times.tolist() == seconds
+
+
+def of_another_log(recommender, **timestamp):
+    """The recommender, as if its log had had other times."""
+    data = copy.copy(recommender.trained.data)
+    columns = {**data.manifest.config["columns"], "timestamp": {"name": "t", "unit": "auto", **timestamp}}
+    data.manifest = data.manifest.model_copy(update={"config": {**data.manifest.config, "columns": columns}})
+    return dataclasses.replace(recommender, trained=dataclasses.replace(recommender.trained, data=data))
+
+
+def test_histories_are_read_as_their_log_was(recommender, tmp_path):
+    """The log's format and time zone hold for them; its numbers may be of any unit."""
+    (tmp_path / "fresh.csv").write_text("user,item,timestamp\na,x,13/09/2020 17:56\na,y,2020-09-13T12:27:00Z\na,z,1600000080\n")
+    trained = of_another_log(recommender, format="%d/%m/%Y %H:%M", time_zone="Asia/Kolkata").trained
+    times = read_histories(tmp_path / "fresh.csv", trained.data, trained.config).times
+    assert times.tolist() == [1599999960, 1600000020, 1600000080]
+
+
+def test_where_the_log_had_places_histories_have_places(recommender):
+    placed, items = of_another_log(recommender, unit="place"), ["item-1", "item-2", "item-3"]
+    assert placed._default_times(3).tolist() == [0, 10**6, 2 * 10**6]
+    assert placed.recommend(items) == placed.recommend(items, times=[0, 1, 2]) == placed.recommend(items[::-1], times=[2, 1, 0])
+    with pytest.raises(InputError, match="the log has no times but the places of events"):
+        placed.recommend(items, times=["2020-01-01"] * 3)
+
+
 def test_events_of_an_unnamed_type_are_of_the_type_that_is_predicted(recommender):
     def scores(**keys) -> list[float]:
         return [each.score for each in recommender.recommend(["item-1", "item-2"], **keys)]
@@ -182,6 +242,12 @@ def test_histories_are_read_piece_by_piece(trained, monkeypatch):
         ("user,item,timestamp\na,b,\nb,c,3\n", "rows without a user or a timestamp"),
         ("user,item,timestamp,event\na,b,1,sell\n", "column event holds sell; the data set knows view, buy"),
         ("", "cannot be read"),
+        ("user,user,item,timestamp\na,b,c,1\n", "'user' names more than one column; rename or remove all but one"),
+        ("user,item,timestamp,x,x\na,b,1,2,3\n", "'x' names more than one column"),
+        ("user,item,timestamp\n,b,1\n", "rows without a user or a timestamp"),
+        ("user,item,timestamp\na,b,31/03/2026\n", "no. 1 is '31/03/2026'; write unix seconds or ISO 8601"),
+        ("user,item,timestamp\na,b,20260331\na,b,20260401\n", "found dates such as 20260301, no unix times"),
+        ("user,item,timestamp\na,b,46082.5\n", "found Excel dates"),
     ],
 )
 def test_histories_that_cannot_be_used(trained, attnrec, tmp_path, content, message):
@@ -196,7 +262,8 @@ def test_histories_that_cannot_be_used(trained, attnrec, tmp_path, content, mess
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        ("timestamp", [datetime.date(2020, 1, 1)], "column timestamp must hold unix seconds"),
+        ("timestamp", [datetime.time(10, 0)], "column timestamp must hold unix seconds"),
+        ("timestamp", [[1]], "column timestamp must hold unix seconds"),
         ("user", [["a"]], "column user must hold texts or numbers"),
         ("item", [b"\xff"], "column item must hold texts or numbers"),
         ("event", [["view"]], "column event must hold texts or numbers"),
@@ -227,6 +294,7 @@ def test_what_was_assumed_and_counted_is_told(trained, recommender, attnrec, tmp
     done = attnrec("recommend", trained.run, "--output", out, "--histories", fresh, "--top_k", 10_000)
     assert done.out == ""
     assert done.err.splitlines() == [
+        f"--top_k 10,000: the catalogue has {recommender.num_items} items, so no list is longer",
         f"{fresh}: not used: price",
         f"{fresh}: lacks the column event, so all rows count as view; add it (view, buy) if they are not",
         f"{out}: 2 customers, {recommender.num_items} items each; 1 without known history got the trend; "
@@ -244,9 +312,38 @@ def test_the_tally_reads_as_its_example():
 def test_python_refuses_what_the_command_refuses(recommender):
     with pytest.raises(ConfigError, match="top_k 0: at least 1 is needed"):
         recommender.recommend(["item-1"], top_k=0)
-    for wrong in ([1, 2], "item-1", [None], np.arange(3)):
+    unusable = (
+        [1, 2],
+        "item-1",
+        [None],
+        np.arange(3),
+        [float("nan")],
+        None,
+        float("nan"),
+        3,
+        b"item-1",
+        {"item-1"},
+        {"item-1": 1},
+        np.array("item-1"),
+        np.array([["item-1"]]),
+    )
+    for wrong in unusable:
         with pytest.raises(ConfigError, match="history: item ids are texts in a list"):
             recommender.recommend(wrong)
+    with pytest.raises(ConfigError, match="baskets are told by times: equal ones are one basket"):
+        recommender.recommend([["item-1", "item-2"], ["item-3"]])
+    for wrong in (2.5, "3", None, True, float("nan")):
+        with pytest.raises(ConfigError, match="a whole number is needed"):
+            recommender.recommend(["item-1"], top_k=wrong)
+    for wrong in ("buy", [None], [1]):
+        with pytest.raises(ConfigError, match="events: kinds of events are texts in a list"):
+            recommender.recommend(["item-1"], events=wrong)
+    for wrong in (5, "5", np.array(5), np.array([[5]]), {5}):
+        with pytest.raises(ConfigError, match="times: a list with a time for each item is needed"):
+            recommender.recommend(["item-1"], times=wrong)
+    for wrong in ([None], [float("nan")], [np.datetime64("NaT")], ["yesterday"], [True], [[1]], [10**22]):
+        with pytest.raises(InputError, match=r"times: 1 of 1 is no time: no\. 1 is"):
+            recommender.recommend(["item-1"], times=wrong)
     with pytest.raises(ConfigError, match="exclude: item ids are texts in a list"):
         recommender.recommend(["item-1"], exclude=[3])
 
