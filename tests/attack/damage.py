@@ -16,7 +16,7 @@ from typing import Any
 
 from hostile import BYTE_CHANGES, _cut, _flip, _zeroed
 from inputs import snapshot
-from lies import a_forged_lie, a_lie, forge, frozen
+from lies import SEALED, a_forged_lie, a_lie, a_sealed_lie, forge, frozen
 from oracle import Fault, Verdict, how_it_ended
 from store import MODELS, OF_RUN, Command, Outcome, Store, commands_of
 
@@ -39,6 +39,7 @@ TOLD = (
 HARD = ("weights", "figures", "of each", "lists", "replayed")  # no word makes another value of these right
 READERS = {  # of these files, the commands that look at them; of others: all
     "index/*.bin": {"resume", "replay", "replay --recompute", "when"},
+    "index/*.json": {"resume", "replay", "replay --recompute", "when"},
     "metrics.jsonl": {"resume", "refit", "replay", "plot"},
     "status.json": {"resume", "refit", "when", "evaluate"},
     "jobs.jsonl": {"resume", "refit"},
@@ -242,7 +243,7 @@ class Damages:
         before = snapshot(folder)
         ended = command.ended_in(folder, draws=command.name == "plot")
         verdict = how_it_ended(ended)
-        if not verdict.faults:
+        if not verdict.faults and not (SEALED in done and trusted(command, target)):
             self._judge(verdict, folder, command, ended, right, target)
         if ended.code:
             self._unchanged(verdict, folder, command, ended.code, before)
@@ -314,6 +315,11 @@ class Damages:
             verdict.fail(Fault.LOST, f"refused, yet changed: {', '.join(sorted(changed)[:5])}")
 
 
+def trusted(command: Command, target: str) -> bool:
+    """Whether nothing can tell a lie whose checksum is right: of a manifest only a run can, and nothing of the others."""
+    return Path(target).name != "manifest.json" or command.name == "train"
+
+
 def without_numbers(text: str) -> str:
     return re.sub(r"[0-9.]+", "#", text)
 
@@ -334,7 +340,7 @@ def fitting(path: Path) -> list[Damage]:
         return DAMAGES + [one_bit] * 6
     if path.suffix in (".arrow", ".parquet", ".safetensors"):
         return [*DAMAGES, _flipped_and_forged]
-    return DAMAGES + [a_lie, a_forged_lie] * (6 if path.name == "manifest.json" else 2)
+    return DAMAGES + [a_lie, a_forged_lie, a_sealed_lie] * (4 if path.name == "manifest.json" else 2)
 
 
 def _flipped_and_forged(path: Path, draw: random.Random) -> str:
@@ -350,7 +356,7 @@ def kind_of(target: str) -> str:
         return "links"
     if not path.suffix:
         return "folders"
-    return kinds.get(path.suffix, path.name)
+    return "index/*.json" if path.parent.name == "index" and path.suffix == ".json" else kinds.get(path.suffix, path.name)
 
 
 def _difference(right: Any, found: Any) -> str:

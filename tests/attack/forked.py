@@ -101,6 +101,9 @@ def forked(run: Callable[[], None], folder: Path, seconds: float = SECONDS) -> E
     texts = [path.read_bytes().decode(errors="replace") if path.exists() else "" for path in streams]
     for path in streams:
         path.unlink(missing_ok=True)
+    for report in folder.glob("attnrec-fault-*.txt"):  # of what nobody foresaw
+        texts[1] += f"\n{report.read_text()}"
+        report.unlink()
     return Ended(os.waitstatus_to_exitcode(status) if in_time else None, *texts, monotonic() - begin)
 
 

@@ -17,19 +17,27 @@ FREE = (
     *("data.loader_timeout", "train.max_", "train.threads", "train.timeout", "train.compile", "train.deterministic"),
     *("train.activation_checkpointing", "train.micro_batch_tokens"),
 )
+OWN = "checksum"  # the key under which a JSON file holds its own
+SEALED = "and its own checksum agrees"
 
 
 def a_lie(path: Path, draw: random.Random) -> str:
     """One field changed."""
-    return _lie(path, draw, False)
+    return _lie(path, draw)
 
 
 def a_forged_lie(path: Path, draw: random.Random) -> str:
     """One field changed, and the file that holds this one's checksum made to agree."""
-    return _lie(path, draw, True)
+    said = _lie(path, draw)
+    return f"{said}, {forge(path)}" if said else ""
 
 
-def _lie(path: Path, draw: random.Random, forged: bool) -> str:
+def a_sealed_lie(path: Path, draw: random.Random) -> str:
+    """One field changed, and the file's own checksum, where it has one, made to agree."""
+    return _lie(path, draw, seals=True)
+
+
+def _lie(path: Path, draw: random.Random, seals: bool = False) -> str:
     documents = _documents(path)
     place = draw.randrange(len(documents)) if documents else 0
     leaves = [] if not documents else list(_leaves(documents[place]))
@@ -45,9 +53,18 @@ def _lie(path: Path, draw: random.Random, forged: bool) -> str:
     node[leaf[-1]] = new = _otherwise(old, draw)
     if new is _GONE:
         del node[leaf[-1]]
+    sealed = seals and isinstance(node := documents[0], dict) and OWN in node
+    if sealed:
+        node[OWN] = checksum_of(node)
     _write(path, documents)
     said = f"{'.'.join(map(str, leaf))}: {str(old)[:40]!r} -> {'gone' if new is _GONE else repr(str(new)[:40])}"
-    return f"{said}, {forge(path)}" if forged else said
+    return f"{said}, {SEALED}" if sealed else said
+
+
+def checksum_of(tree: dict[str, Any]) -> str:
+    """What a JSON file holds of itself, under OWN: docs/data-format.md."""
+    content = {key: value for key, value in tree.items() if key != OWN}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 _GONE = object()

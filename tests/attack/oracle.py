@@ -19,7 +19,7 @@ from logs import Attempt, Expected
 
 LONGEST_MESSAGE = 10_000  # letters
 PLAIN_DICTS = ("rename", "where", "features", "columns_of_entity")
-UNFORESEEN = re.compile(r"report", re.IGNORECASE)
+UNFORESEEN = re.compile(r"nobody foresaw|please report", re.IGNORECASE)
 BARE = re.compile(r"^(\w+\.)*\w*(Error|Exception)\b(?!\w)", re.MULTILINE)
 
 
