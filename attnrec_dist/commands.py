@@ -67,11 +67,14 @@ def inspect_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     from attnrec_dist.evaluation.data_plots import draw
     from attnrec_dist.evaluation.data_report import report
     from attnrec_dist.outputs import PICTURE, check_output
+    from attnrec_dist.prepare.findings import told
+    from attnrec_dist.prepare.suspects import of_data_set
 
     _no_more(rest)
     check_output(arguments.output, "--output", PICTURE)
     found = inspect(DataSet.open(_required(arguments.data, "DATA_DIR", "inspect")))
     print(report(found), flush=True)
+    print(told(of_data_set(found.data)) + "\n", flush=True)
     picture = arguments.output or arguments.data / "inspect.png"
     try:
         draw(found, picture)

@@ -20,6 +20,7 @@ REASONS = (
     "bad number",
     "unknown event",
     "out of bounds",
+    "before input.start",
     "after input.end",
     "duplicate",
     "below min_item_events or min_user_events",
@@ -100,9 +101,11 @@ def reason(config: PrepareConfig) -> str:
         known = f" OR event NOT IN ({', '.join(map(text, types))})" if types else ""
         tests.append((f"event IS NULL{known}", "unknown event"))
     tests += [(beyond(f"n{names.index(name)}", bounds), "out of bounds") for name, bounds in config.filters.where.items()]
+    zone = config.columns.timestamp.time_zone
+    if config.input.start is not None:
+        tests.append((f"us < {moment(config.input.start, zone) * 1_000_000}", "before input.start"))
     if config.input.end is not None:
-        end = moment(config.input.end, config.columns.timestamp.time_zone)
-        tests.append((f"us >= {end * 1_000_000}", "after input.end"))
+        tests.append((f"us >= {moment(config.input.end, zone) * 1_000_000}", "after input.end"))
     return "CASE " + " ".join(f"WHEN {test} THEN {text(name)}" for test, name in tests) + " END"
 
 

@@ -21,7 +21,6 @@ from attnrec_dist.prepare.sections import (
     SplitSection,
     StatisticsSection,
     check_event_kinds,
-    moment,
 )
 from attnrec_dist.settings import Section
 
@@ -89,8 +88,6 @@ class PrepareConfig(Section):
     @model_validator(mode="after")
     def _fitting_examples(self) -> PrepareConfig:
         check_examples(self)
-        if self.input.end is not None:
-            moment(self.input.end, "UTC")
         return self
 
     @property

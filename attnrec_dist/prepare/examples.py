@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from attnrec_dist.data.example_format import (
     EXAMPLE_PARTS,
@@ -26,9 +27,11 @@ from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.engine import DuckEngine
 from attnrec_dist.prepare.example_files import ExampleFiles
 from attnrec_dist.prepare.features import FEATURES, Log, Recipe
+from attnrec_dist.prepare.findings import Finding
 from attnrec_dist.prepare.reading import Source, reading, rows_of
 from attnrec_dist.prepare.sql import clamped, identifier
 from attnrec_dist.prepare.steps import TRAIN
+from attnrec_dist.prepare.suspects import unmatched
 
 LARGEST = 3.4e38
 OWN_KINDS = ("item", "user", "column")  # features whose absence from a whole part is a mistake, not a coincidence
@@ -63,6 +66,7 @@ class ExampleMaker:
         own = self.label.kind != "sampled"
         self.log = Log(event_types, columns.numeric, columns.missing_numeric, zone, own)
         self.features = [self._feature(place, name) for place, name in enumerate(config.features)]
+        self.unmatched: dict[str, list[Finding]] = {}  # of the item's and the user's file
 
     def _feature(self, place: int, name: str) -> Feature:
         asked = self.config.features[name]
@@ -84,8 +88,9 @@ class ExampleMaker:
         making = labels.Labels(self.engine, self.label, self.log, self.ends)
         making.make()
         self._check_labels(making.left_out)
-        for whose in {feature.kind for feature in self.features} & {"item", "user"}:
-            self._read_attributes(whose, attributes[f"{whose}s"])
+        for whose in ("item", "user"):
+            if any(feature.kind == whose for feature in self.features):
+                self._read_attributes(whose, attributes[f"{whose}s"])
         self.engine.table("example_values", self._values())
         self.engine.drop("examples")
         self._check_values(progress)
@@ -133,7 +138,7 @@ class ExampleMaker:
             "sampled": f"check {where}.events and the split",
         }[task.kind]
 
-    def _read_attributes(self, whose: str, sources: list[Source]) -> None:
+    def _read_attributes(self, whose: Literal["item", "user"], sources: list[Source]) -> None:
         """Table `of_item` or `of_user`: its code, and texts named `item.NAME`. Refuses ids given twice and bad numbers."""
         section = self.config.items if whose == "item" else self.config.users
         if section is None:
@@ -161,6 +166,8 @@ class ExampleMaker:
                     f"{file}: features.{feature.name} is numeric, but id {id_!r} has {shown!r} there; set type: categorical, "
                     "or a pattern that finds the number"
                 )
+        described = "SELECT id FROM texts WHERE id IS NOT NULL"
+        self.unmatched[whose] = unmatched(self.engine, whose, described, f"have a row in {whose}s.file")
         code, ids = ("i", "item_codes") if whose == "item" else ("u", "user_codes")
         texts = ", ".join(identifier(f"{whose}.{name}") for name in names)
         self.engine.table(f"of_{whose}", f"SELECT {code}, {texts} FROM {ids} JOIN texts ON texts.id = {ids}.{whose}_id")
@@ -210,7 +217,8 @@ class ExampleMaker:
     def _hint(self, feature: Feature) -> str:
         if feature.kind in ("item", "user"):
             key = f"{feature.kind}s"
-            return f"do the ids of {key}.file match the log's, and is {key}.columns right? Else leave the feature out"
+            ask = f"do the ids of {key}.file match the log's, and is {key}.columns right? Else leave the feature out"
+            return "; ".join([*map(str, self.unmatched.get(feature.kind, [])), ask])
         if feature.kind == "column":
             return "is the column filled there? Else leave the feature out"
         return "check its events and within, or leave it out"

@@ -6,7 +6,7 @@
     misread.py   a list for an item, a place taken twice
     cleaning.py  text -> values and reasons      report.py   what was left out, why    config.py      the keys
     statistics.py  daily counts, item graph      examples.py  label and features -> labelled examples (labels.py, features.py)
-    workplace.py  built aside, synced, renamed
+    suspects.py  what would spoil a model        workplace.py  built aside, synced, renamed
 
 Memory is bounded by engine.memory_limit and by one shard; the log itself is never held.
 """
@@ -20,11 +20,12 @@ from typing import Literal
 
 from attnrec_dist.data.manifest import Manifest, Split
 from attnrec_dist.errors import ConfigError, InputError
-from attnrec_dist.prepare import cleaning, lines, reading, steps
+from attnrec_dist.prepare import cleaning, lines, reading, steps, suspects
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.engine import DuckEngine
 from attnrec_dist.prepare.examples_config import named_events
 from attnrec_dist.prepare.files import find_files
+from attnrec_dist.prepare.findings import LogFacts, told
 from attnrec_dist.prepare.misread import check_cells
 from attnrec_dist.prepare.reading import Source
 from attnrec_dist.prepare.report import KEPT, READ, check_times, check_usable, day, summary
@@ -49,15 +50,20 @@ def prepare(config: PrepareConfig, base_dir: Path, output: Path, progress: Progr
         sources = reading.readable(sources, place.scratch / "copies")
         attributes = {name: reading.readable(some, place.scratch / f"copies_of_{name}") for name, some in attributes.items()}
         left_out = clean(engine, config, sources, progress)
+        findings = suspects.kinds_left_out(engine, config.columns.event)
         types = encode(engine, config)
         left_out["duplicate"] = drop_duplicates(engine, config)
         check_cells(engine, config, sources)
         split = filter_and_split(engine, config, left_out, progress)
         number(engine, config)
-        manifest = Writer(engine, config, place, progress).write(Facts(types, split, left_out), attributes)
+        log = LogFacts(types, config.columns.numeric, split, left_out, config.without_paths(), config.has_places)
+        findings += suspects.find(engine, log)
+        writer = Writer(engine, config, place, progress)
+        manifest = writer.write(Facts(types, split, left_out), attributes)
         place.publish(manifest)
     progress(f"wrote {output}, fingerprint {manifest.fingerprint[:16]}")
     progress(summary(manifest))
+    progress(told(findings + writer.findings))
     return manifest
 
 

@@ -24,6 +24,7 @@ _HINTS = {
     "bad number": "leave the column out of columns.numeric, or set columns.missing_numeric for empty values",
     "unknown event": "check columns.event.types and columns.event.rename",
     "out of bounds": "check filters.where",
+    "before input.start": "check input.start and columns.timestamp.unit",
     "after input.end": "check input.end and columns.timestamp.unit",
 }
 
@@ -177,6 +178,7 @@ def _suspects(config: PrepareConfig, why: str) -> list[str]:
         "missing user": ["user_id"],
         "missing item": ["item_id"],
         "unreadable timestamp": ["stamp"],
+        "before input.start": ["stamp"],
         "after input.end": ["stamp"],
         "unknown event": ["event"],
     }

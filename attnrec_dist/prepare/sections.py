@@ -36,6 +36,9 @@ class InputSection(Section):
     quote: str = Field(default='"', max_length=1, description="around values that hold a delimiter, doubled inside; empty: none")
     header: bool = Field(default=True, description="the first line of each csv or tsv file names the columns")
     names: list[str] = Field(default=[], description="the columns' names, in the files' order, where header is false")
+    start: str | None = Field(
+        default=None, description="when the log begins, ISO 8601: events before it are left out and counted; null: with its first"
+    )
     end: str | None = Field(
         default=None,
         description="when the log ends, ISO 8601: events at or after it are left out and counted, and no label looks beyond; "
@@ -48,6 +51,13 @@ class InputSection(Section):
     max_bad_share: float = Field(
         default=0.5, ge=0, le=1, description="stop when more rows than this share lack a user, an item, a readable time or number"
     )
+
+    @model_validator(mode="after")
+    def _dates(self) -> InputSection:
+        start, end = (moment(text, "UTC") if text is not None else None for text in (self.start, self.end))
+        if start is not None and end is not None and start >= end:
+            raise ValueError(f"start {self.start} is not before end {self.end}")
+        return self
 
     @model_validator(mode="after")
     def _names_or_header(self) -> InputSection:

@@ -107,20 +107,28 @@ def in_core(among: str) -> str:
 
 
 def catalogue(whole: bool) -> str:
-    """Items by number: first those to rank (with a training event; or all, if `whole`), most frequent first, then the others."""
+    """Items by number: first those to rank (with a training event; or all, if `whole`), most frequent first, then the others.
+
+    n: training events, tested: test events, seen: all events.
+    """
     ranked = "true" if whole else "n > 0"
     return f"""
-        SELECT a.i, item_id, n, {ranked} AS ranked,
+        SELECT a.i, item_id, n, seen, tested, {ranked} AS ranked,
             CAST(row_number() OVER (ORDER BY {ranked} DESC, n DESC, item_id) - 1 AS INTEGER) AS item
-        FROM (SELECT i, sum(CASE WHEN part = {TRAIN} THEN 1 ELSE 0 END) AS n FROM events GROUP BY i) AS a
+        FROM (SELECT i, {_in(TRAIN)} AS n, count(*) AS seen, {_in(TEST)} AS tested FROM events GROUP BY i) AS a
         JOIN item_codes ON a.i = item_codes.i"""
 
 
 def rows() -> str:
     """Users by number, which is their row: still in the order of the md5, without those that were filtered away."""
-    return """
-        SELECT user_id, a.u, CAST(row_number() OVER (ORDER BY a.u) - 1 AS BIGINT) AS row_index
-        FROM (SELECT DISTINCT u FROM events) AS a JOIN user_codes ON a.u = user_codes.u"""
+    parts = f"count(*) AS seen, {_in(TRAIN)} AS trained, {_in(VALIDATION)} AS validated, {_in(TEST)} AS tested"
+    return f"""
+        SELECT user_id, a.u, CAST(row_number() OVER (ORDER BY a.u) - 1 AS BIGINT) AS row_index, seen, trained, validated, tested
+        FROM (SELECT u, {parts} FROM events GROUP BY u) AS a JOIN user_codes ON a.u = user_codes.u"""
+
+
+def _in(part: int) -> str:
+    return f"count(*) FILTER (WHERE part = {part})"
 
 
 def sharded(numeric: int, rows_per_shard: int) -> str:

@@ -19,12 +19,14 @@ from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.engine import DuckEngine
 from attnrec_dist.prepare.example_files import ExampleFiles
 from attnrec_dist.prepare.examples import ExampleMaker
+from attnrec_dist.prepare.findings import Finding
 from attnrec_dist.prepare.finish import Fingerprint, Tally, read_shard, record_of, write_shard
 from attnrec_dist.prepare.labels import Ends
 from attnrec_dist.prepare.reading import Source, reading, rows_of
 from attnrec_dist.prepare.sections import moment
 from attnrec_dist.prepare.sql import identifier
 from attnrec_dist.prepare.statistics import Statistics
+from attnrec_dist.prepare.suspects import unmatched
 from attnrec_dist.prepare.workplace import Workplace
 
 
@@ -44,6 +46,7 @@ class Writer:
         self.place = place
         self.progress = progress
         self.fingerprint = Fingerprint()
+        self.findings: list[Finding] = []  # of the files about items and users
 
     def write(self, facts: Facts, attributes: dict[str, list[Source]]) -> Manifest:
         """All files but the manifest, which this returns. `attributes`: the files of "items" and "users"; empty: none."""
@@ -122,6 +125,7 @@ class Writer:
             return ExampleFiles(self.place.building, tasks, fields, self.fingerprint)
 
         spec = maker.write(files, attributes, self.progress)
+        self.findings += maker.unmatched.get("user", [])  # of the items _items tells
         self.progress(f"wrote {sum(spec.counts.values()):,} examples")
         return spec
 
@@ -154,6 +158,9 @@ class Writer:
             smallest = "".join(f", min({identifier(name)}) AS {identifier(name)}" for name in names)
             with reading(item_file):
                 self.engine.table("item_texts", f"SELECT id{smallest} FROM ({rows_of(item_file, wanted)}) AS a GROUP BY id")
+            shown = "title" if "title" in names else names[0]
+            known = f"SELECT id FROM item_texts WHERE id IS NOT NULL AND {identifier(shown)} IS NOT NULL"
+            self.findings += unmatched(self.engine, "item", known, f"have a {shown}")
         shape = [("index", pa.int32()), ("id", pa.string()), ("count", pa.int64()), *((name, pa.string()) for name in names)]
         return self._table(TABLES[0], steps.item_texts(names), pa.schema(shape))
 
