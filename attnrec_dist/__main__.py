@@ -1,6 +1,20 @@
-"""`python -m attnrec_dist`, which is what `accelerate launch -m attnrec_dist` starts."""
+"""`attnrec`, and `python -m attnrec_dist`, which is what `accelerate launch -m attnrec_dist` starts."""
 
-from attnrec_dist.cli import leave, main
+import sys
+from typing import NoReturn
+
+
+def run() -> NoReturn:
+    """Ends the process with the command's exit code; a Ctrl-C that comes during the imports, too, is told in a line."""
+    try:
+        from attnrec_dist.cli import hear_interrupts, leave, main
+
+        hear_interrupts()
+        leave(main())
+    except KeyboardInterrupt:
+        print("attnrec: interrupted", file=sys.stderr)
+        sys.exit(130)
+
 
 if __name__ == "__main__":
-    leave(main())
+    run()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from attnrec_dist.commands import (
@@ -26,41 +28,124 @@ from attnrec_dist.commands import (
     train_command,
     train_keys,
 )
-from attnrec_dist.errors import AttnrecError, ExitCode, FaultError, StorageError
+from attnrec_dist.errors import (
+    LITTLE,
+    AttnrecError,
+    ConfigError,
+    ExitCode,
+    FaultError,
+    StorageError,
+    address_limit,
+    refused_resource,
+)
+from attnrec_dist.fault_report import told
 from attnrec_dist.settings import take_overrides
+from attnrec_dist.terminal import forgiving_streams
+from attnrec_dist.yaml_text import shortened
 
 OF_PAST = {"when": ["--user ID"], "replay": ["--step N"]}
+INTERRUPTED = 130  # as shells have it
+AFTERMATH = 30.0  # seconds in which an error after a Ctrl-C is put down to it
 LATER = 2.0  # seconds: a launcher ends all processes as soon as one leaves, and rank 0 may still be about to tell the error
+
+heard: list[float] = []  # when Ctrl-C came
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0 done, 2 the user's mistake, 75 stopped on request, 1 a fault."""
+    """Runs one command and returns its exit code: 0 done, 2 the user's mistake, 75 stopped on request, 1 a fault, 130 Ctrl-C."""
     # Threads that wait shall sleep: spinning ones make training many times slower on a machine that does anything else.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    parser = make_parser()
-    overrides, others = take_overrides(sys.argv[1:] if argv is None else argv)
-    arguments, rest = parser.parse_known_args(others)
-    if arguments.command is None:
-        parser.print_help()
-        return ExitCode.DONE
+    words = list(sys.argv[1:] if argv is None else argv)
+    with forgiving_streams() as out:
+        code = answered(words)
+        out.flush()
+        if out.lost and code == ExitCode.DONE:
+            say(StorageError.of(out.lost, "writing to the standard output; what was to go into files is there"))
+            return ExitCode.FAULT
+    return code
+
+
+def answered(words: list[str]) -> int:
+    """The exit code of one command; whatever goes wrong is told in a line."""
+    command = None
     try:
+        check_words(words)
+        parser = make_parser()
+        overrides, others = take_overrides(words)
+        arguments, rest = parser.parse_known_args(others)
+        command = arguments.command
+        if command is None:
+            parser.print_help()
+            return ExitCode.DONE
+        note = address_limit(below=LITTLE)
+        if note and is_main_process():
+            print(f"attnrec: note: {note}; libraries may hang, or end without a word", file=sys.stderr)
         return run_command(arguments, rest + overrides)
-    except AttnrecError as error:
+    except SystemExit as stop:  # argparse has told what is wrong, or how to
+        return int(stop.code or 0)
+    except KeyboardInterrupt as error:
+        return ended_by(error, words, command)
+    except Exception as error:
+        if os.environ.get("ATTNREC_DEBUG") and not isinstance(error, AttnrecError | OSError):
+            raise
+        return ended_by(error, words, command)
+
+
+def ended_by(error: BaseException, words: list[str], command: str | None) -> int:
+    """Tells what ended a command, in one line, and gives its exit code."""
+    if was_interrupted(error):
+        if is_main_process():
+            print("attnrec: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    if isinstance(error, AttnrecError):
         if is_main_process() or isinstance(error, FaultError):
-            who = "attnrec" if is_main_process() else f"attnrec, rank {os.environ['RANK']}"
-            print(f"{who}: error: {error}", file=sys.stderr)
+            say(error)
         else:
             time.sleep(LATER)
         return error.exit_code
-    except BrokenPipeError:  # whoever read our output, `head` say, has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.DONE
-    except OSError as error:
-        print(f"attnrec: error: {StorageError.of(error, f'attnrec {arguments.command}')}", file=sys.stderr)
-        return ExitCode.FAULT
-    except KeyboardInterrupt:
-        print("attnrec: interrupted", file=sys.stderr)
-        return 130
+    known = StorageError.of(error, f"attnrec {command}") if isinstance(error, OSError) else None
+    say(refused_resource(error) or known or told(error, words, command))
+    return ExitCode.FAULT
+
+
+def hear_interrupts() -> None:
+    """In a process of its own: Ctrl-C is remembered, since a library that is just being imported may fail in any way by it."""
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        heard.append(time.monotonic())
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, hear)
+
+
+def was_interrupted(error: BaseException | None) -> bool:
+    """By Ctrl-C, which some libraries turn into an error of their own."""
+    if heard and time.monotonic() - heard[-1] < AFTERMATH:
+        return True
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt) or "Interrupt" in type(error).__name__ or str(error) == "Query interrupted":
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def check_words(words: list[str]) -> None:
+    """Raises ConfigError for what is no text, before it comes into a configuration, or no path."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            of_files = sys.getfilesystemencoding()
+            hint = "rename what it names" if of_files == "utf-8" else f"Python reads {of_files} here: type PYTHONUTF8=1 before it"
+            raise ConfigError(f"the argument {shortened(word)} is not text in UTF-8; {hint}") from None
+        if "\0" in word:
+            raise ConfigError(f"the argument {shortened(word)} holds the character NUL, which no path has")
+
+
+def say(problem: object) -> None:
+    who = "attnrec" if is_main_process() else f"attnrec, rank {os.environ['RANK']}"
+    print(f"{who}: error: {problem}", file=sys.stderr)
 
 
 def run_command(arguments: argparse.Namespace, rest: list[str]) -> int:
@@ -76,8 +161,7 @@ def leave(code: int) -> NoReturn:
     """Ends the process. Under a launcher at once: the network's threads now and then abort a process that is being torn down
     after all its work is done (seen in 2 tests of one run of the suite, over gloo), which the launcher takes for a failed job.
     So too where a tracker has not taken everything in its time: its library would wait on."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # while Python ends, it would be told as a traceback
     if "LOCAL_RANK" in os.environ or any(thread.name.startswith("tracker ") for thread in threading.enumerate()):
         os._exit(code)
     sys.exit(code)

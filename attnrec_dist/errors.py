@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import enum
 import errno
+import resource
 
 
 class ExitCode(enum.IntEnum):
@@ -103,3 +104,30 @@ class PeerError(FaultError):
 
 class StopRequested(AttnrecError):
     exit_code = ExitCode.RUN_AGAIN
+
+
+OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "llocate memory", "to map segment", "unable to mmap")
+NO_THREAD = ("start new thread", "launch worker thread", "Resource temporarily unavailable")
+LITTLE = 4 * 2**30  # bytes of address space, of which torch and its threads take a good part
+
+
+def refused_resource(error: BaseException) -> str | None:
+    """In words: memory or a thread that the system did not give, with what to type; None for other errors. Libraries tell it in
+    many ways."""
+    text = " ".join(str(error).split())
+    headline = f"{type(error).__name__}{f': {text[:120]}' if text else ''}"
+    if isinstance(error, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY):
+        return f"out of memory ({headline}); {address_limit() or 'free some, or run it on a machine with more'}"
+    if any(sign in text for sign in NO_THREAD):
+        most = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+        threads = f"this user may have {most:,} processes and threads (ulimit -u): end others, or raise it"
+        return f"no thread could be started ({headline}); {address_limit() or threads}"
+    return None
+
+
+def address_limit(below: float = float("inf")) -> str | None:
+    """In words: the shell's limit on address space, with what to type; None where there is none, or none below so many bytes."""
+    most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if most == resource.RLIM_INFINITY or most >= below:
+        return None
+    return f"this shell allows a process {most // 1024:,} KiB of address space (ulimit -v): type ulimit -v unlimited before it"

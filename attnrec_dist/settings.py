@@ -11,7 +11,6 @@ import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -19,6 +18,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from attnrec_dist.errors import ConfigError
+from attnrec_dist.yaml_text import Dumper, in_a_line, parse_yaml, read_yaml, shortened
+
+__all__ = ["Section", "apply_overrides", "build", "describe", "flatten", "iterate_keys", "parse_overrides", "parse_yaml"]
+__all__ += ["read_yaml", "take_overrides", "to_yaml"]
 
 
 class Section(BaseModel):
@@ -39,81 +42,6 @@ class Section(BaseModel):
 
 
 SectionT = TypeVar("SectionT", bound=Section)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's core scalars: `no`, 1:30 and dates are text, 1e-3 and 010 are numbers. A key given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    return int(loader.construct_scalar(node))
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes every text that either YAML 1.1 or `_Loader` would read as something else."""
-
-
-_REPLACED = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "timestamp", "value"))
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag not in _REPLACED]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
-_Loader.add_constructor("tag:yaml.org,2002:int", _decimal)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
-    list("-+0123456789."),
-)
-_Dumper.yaml_implicit_resolvers = {
-    first: yaml.SafeDumper.yaml_implicit_resolvers.get(first, []) + _Loader.yaml_implicit_resolvers.get(first, [])
-    for first in yaml.SafeDumper.yaml_implicit_resolvers | _Loader.yaml_implicit_resolvers
-}
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """The value of a YAML text; `where` names it in the message when it does not parse."""
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"{where}{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ConfigError when it is missing, unreadable or not a mapping."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        close = difflib.get_close_matches(path.name, _neighbours(path), 1, 0.5)
-        hint = f"; did you mean {path.with_name(close[0])}?" if close else ""
-        raise ConfigError(f"{path}: no such config file{hint}") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{path}: is a directory; name the YAML file in it") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as text: {error}") from None
-    tree = parse_yaml(text, str(path))
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected sections such as `data:` at the top level, found {_kind(tree)}")
-    return tree
-
-
-def _neighbours(path: Path) -> list[str]:
-    try:
-        return [other.name for other in path.parent.iterdir() if other.suffix in (".yaml", ".yml")]
-    except OSError:
-        return []
 
 
 def take_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -143,14 +71,14 @@ def parse_overrides(arguments: list[str]) -> dict[str, Any]:
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
-        if not argument.startswith("--") or argument == "--":
-            raise ConfigError(f"unexpected argument {argument!r}: overrides read --section.key value")
         key, equals, value = argument[2:].partition("=")
+        if not argument.startswith("--") or not all(key.split(".")) or not key.isprintable():
+            raise ConfigError(f"unexpected argument {shortened(argument)}: overrides read --section.key value")
         if not equals:
             if not rest or _is_option(rest[0]):
-                raise ConfigError(f"--{key}: a value is missing; type --{key} VALUE")
+                raise ConfigError(f"--{in_a_line(key)}: a value is missing; type --{in_a_line(key)} VALUE")
             value = rest.pop(0)
-        overrides[key] = parse_yaml(value, f"--{key}")
+        overrides[key] = parse_yaml(value, f"--{in_a_line(key)}")
     return overrides
 
 
@@ -194,14 +122,14 @@ def _explain(section: type[Section], problem: Any, where: str, overrides: list[s
 
 def _what_is_wrong(section: type[Section], problem: Any, path: str, dashes: str = "") -> str:
     if problem["type"] == "extra_forbidden":
-        return f"{path}: unknown key{_did_you_mean(section, path, dashes)}"
+        return f"{in_a_line(path)}: unknown key{_did_you_mean(section, path, dashes)}"
     if problem["type"] == "missing":
-        return f"{path}: this key is required"
+        return f"{in_a_line(path)}: this key is required"
     message = problem["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     given = problem.get("input")
-    shown = f" (got {given!r})" if isinstance(given, str | int | float | bool | type(None)) and path else ""
-    return f"{path}: {message}{shown}" if path else message
+    shown = f" (got {shortened(given)})" if isinstance(given, str | int | float | bool | type(None)) and path else ""
+    return f"{in_a_line(path)}: {message}{shown}" if path else message
 
 
 def _did_you_mean(section: type[Section], path: str, dashes: str) -> str:
@@ -282,11 +210,7 @@ def _type_name(annotation: Any) -> str:
 def to_yaml(section: Section) -> str:
     """The whole section with all defaults, as YAML that reads back to an equal section."""
     tree = section.model_dump(mode="json")
-    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False)
-
-
-def _kind(value: Any) -> str:
-    return {type(None): "nothing", list: "a list", str: "text"}.get(type(value), type(value).__name__)
+    return yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False)
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

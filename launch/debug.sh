@@ -5,5 +5,6 @@
 set -euo pipefail
 # shellcheck disable=SC2086  # PYTHON may hold several words
 set -- ${PYTHON:-python} -m attnrec_dist "$@"
+export ATTNREC_DEBUG=1
 echo "+ $*" >&2
 exec "$@"

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: workers of pytest-xdist share the cores
+os.environ.setdefault("ATTNREC_DEBUG", "1")  # so that what nobody foresaw fails a test with its traceback
 
 import pytest
 from hypothesis import settings

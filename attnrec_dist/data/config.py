@@ -42,7 +42,7 @@ class DataConfig(Section):
     shuffle_blocks: int | None = Field(
         None, ge=1, description="blocks mixed with one another; null: all, a complete shuffle; fewer: reads stay local"
     )
-    workers: int = Field(0, ge=0, description="loader processes for each training process; 0: read in the training process")
+    workers: int = Field(0, ge=0, le=1024, description="loader processes of each training process; 0: it reads itself")
     loader_timeout: float = Field(300.0, gt=0, description="seconds without a batch from a loader worker that end the run")
     verify: bool = Field(True, description="compare every shard with its checksum before the start")
 

@@ -14,7 +14,7 @@ from attnrec_dist.engine.join import join
 from attnrec_dist.engine.preemption import StopRequest
 from attnrec_dist.engine.run import Run, start, watchdog_of
 from attnrec_dist.engine.train import train
-from attnrec_dist.errors import ConfigError, ExitCode, StorageError, UserError
+from attnrec_dist.errors import ConfigError, ExitCode, StorageError, UserError, address_limit
 
 if TYPE_CHECKING:
     from attnrec_dist.run_config import RunConfig
@@ -46,9 +46,10 @@ def in_our_words(error: BaseException, config: RunConfig) -> BaseException:
     if not (on_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)):
         return error
     headline = str(error).partition("\n")[0] or "MemoryError"
-    tokens = config.train.micro_batch_tokens
+    tokens, limit = config.train.micro_batch_tokens, address_limit()
     return ConfigError(
-        f"out of memory ({headline}); type --train.micro_batch_tokens {tokens // 2} (now {tokens}), "
+        f"out of memory ({headline}); {f'{limit}; or ' if limit else ''}"
+        f"type --train.micro_batch_tokens {tokens // 2} (now {tokens}), "
         "--train.activation_checkpointing true, or launch with launch/fsdp2.yaml, which cuts the weights among processes"
     )
 

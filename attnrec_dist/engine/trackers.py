@@ -99,7 +99,7 @@ class Tracker:
 
 
 def open_trackers(names: list[str], run_dir: Path, project: str, config: Line) -> list[Tracker]:
-    """One Tracker a name; `config` is the flat configuration, which a new run of a tracker starts with."""
+    """One Tracker a name; `config` is the flat configuration, which a tracker's run is told."""
     made = {
         "tensorboard": lambda: _started(TensorBoardTracker("tensorboard", run_dir)),
         "wandb": lambda: _wandb(run_dir, project, config),
@@ -118,13 +118,12 @@ def _wandb(run_dir: Path, project: str, config: Line) -> GeneralTracker:
 
     kept = run_dir / "wandb.id"
     name = kept.read_text() if kept.exists() else uuid.uuid4().hex
+    write_whole(kept, name)  # at once: the next job shall go on in this run even if W&B takes longer to start than this one lasts
     quiet = wandb.Settings(console="off", disable_git=True, save_code=False)  # no address of a repository leaves the machine
     tracker = _started(WandBTracker(project, id=name, resume="allow", name=run_dir.name, dir=str(run_dir), settings=quiet))
     tracker.tracker.define_metric("step")
     tracker.tracker.define_metric("*", step_metric="step")
-    if not kept.exists():
-        tracker.store_init_configuration(config)
-        write_whole(kept, name)
+    tracker.store_init_configuration(config)
     return tracker
 
 

@@ -61,7 +61,7 @@ class TrainConfig(Section):
         lt=1,
         description="decay of the running average of the weights that is evaluated and used; 0: the weights themselves",
     )
-    threads: int | None = Field(None, ge=1, description="CPU threads of a process; null: torch's choice")
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of a process; null: torch's choice")
     timeout: float = Field(1800.0, gt=0, description="seconds after which a process that waits for another gives up")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from attnrec_dist.errors import AttnrecError, ConfigError, FaultError, InputError, StorageError
+from attnrec_dist.errors import AttnrecError, ConfigError, FaultError, InputError, StorageError, refused_resource
 from attnrec_dist.prepare.sections import EngineSection
 from attnrec_dist.prepare.sql import text
 
@@ -140,6 +140,8 @@ class DuckEngine:
             return StorageError(
                 f"preparing in {self.scratch}: {_one_line(message)}; free some space and run the same command again"
             )
+        if refused := refused_resource(error):  # by the system, or a limit of the shell, and not by DuckDB's own
+            return FaultError(f"{refused}; or set engine.memory_limit {self.limits.memory_limit} and engine.threads lower")
         if isinstance(error, duckdb.OutOfMemoryException) or message.startswith("Out of Memory Error"):
             limit = f"engine.memory_limit {self.limits.memory_limit}"
             return ConfigError(f"{limit} is too small for this log ({_one_line(message)}); raise it")

@@ -61,7 +61,7 @@ def config(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data": {"path": str(data), "max_length": 32, "block_size": 16},
         "model": {"name": "sasrec", "width": 16, "blocks": 1, "heads": 2, "dropout": 0.2},
         "optimizer": {"lr": 0.01, "schedule": "cosine", "warmup_steps": 4, "clip_norm": 1.0},
-        "train": {"max_epochs": 2, "global_batch_size": 24, "micro_batch_tokens": 200, "timeout": 60},
+        "train": {"max_epochs": 2, "global_batch_size": 24, "micro_batch_tokens": 200, "timeout": 300},
         "checkpoint": {"every_steps": 4, "keep": 2, "asynchronous": False},  # so that each is whole before the next step
         "evaluation": {"every_steps": 6},
         "tracking": {"log_every": 3},

@@ -21,7 +21,7 @@ ROOT = HERE.parent.parent
 SCRIPT = HERE / "scripts" / "recorded.py"
 TOKEN = "ATTNREC_TEST_JOB"  # by this variable a job's processes are told from all others
 TAIL = 4000
-PATIENCE = 90.0  # seconds after which a job counts as hanging
+PATIENCE = 300.0  # seconds after which a job counts as hanging
 
 
 @dataclass
@@ -102,7 +102,7 @@ class Job:
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"hangs: no end within {timeout:.0f} s:\n{self.text()}") from None
-        self.wait_gone(10)
+        self.wait_gone(60)
         if (code == 0) if expect is None else (code != expect):
             raise AssertionError(f"exit code {code}, expected {'an error' if expect is None else expect}:\n{self.text()}")
         return self.text()

@@ -70,7 +70,7 @@ def die(cut: Trial, place: str) -> None:
         job.kill()
     else:
         job.signal(9, rank=int(victim[-1]))
-        job.wait(expect=None, timeout=60)
+        job.wait(expect=None)
 
 
 @pytest.mark.parametrize(

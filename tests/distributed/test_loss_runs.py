@@ -49,7 +49,7 @@ def trials(data: Path, tmp_path: Path) -> Iterator[Callable[[dict, dict], Trial]
                 "global_batch_size": 24 * times,
                 "micro_batch_tokens": 200 * times,
                 "precision": "fp64",
-                "timeout": 60,
+                "timeout": 300,
             },
             "checkpoint": {"every_steps": 4, "asynchronous": False},
             "evaluation": {"every_steps": 4},

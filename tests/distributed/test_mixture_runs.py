@@ -27,7 +27,7 @@ def config(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "expert_dropout": 0.2,
         },
         "optimizer": {"lr": 0.01, "weight_decay": 0.01, "clip_norm": 1.0},
-        "train": {"max_epochs": 1, "global_batch_size": 24, "micro_batch_tokens": 200, "average": 0.9, "timeout": 60},
+        "train": {"max_epochs": 1, "global_batch_size": 24, "micro_batch_tokens": 200, "average": 0.9, "timeout": 300},
         "checkpoint": {"every_steps": 4, "keep": 2, "asynchronous": False},
         "evaluation": {"every_steps": 6},
         "tracking": {"log_every": 3},

@@ -32,7 +32,7 @@ def config(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data": {"path": str(examples), "max_length": 16, "block_size": 16},
         "model": {"name": "feature_attention", "width": 8, "heads": 2, "dropout": 0.2, "unseen": 0.1},
         "optimizer": {"lr": 0.01, "clip_norm": 1.0},
-        "train": {"max_epochs": 1, "global_batch_size": 50, "micro_batch_tokens": 200, "average": 0.9, "timeout": 60},
+        "train": {"max_epochs": 1, "global_batch_size": 50, "micro_batch_tokens": 200, "average": 0.9, "timeout": 300},
         "checkpoint": {"every_steps": 4, "keep": 2, "asynchronous": False},
         "evaluation": {"every_steps": 6},
         "tracking": {"log_every": 3},

@@ -40,7 +40,7 @@ def kill(trial: Trial, world: int, pause_at: str, victim: str) -> None:
         job.kill()
         return
     job.signal(signal.SIGKILL, rank=int(victim.replace("last", last)))
-    output = job.wait(expect=None, timeout=60)
+    output = job.wait(expect=None)
     assert "lost another process of the job" in output
     assert "[rank" not in output, "a traceback of a rank"
 

@@ -30,7 +30,10 @@ def test_sigterm_to_one_rank_stops_all(trial: Callable[..., Trial], whole: Calla
     assert_same_run(stopped, whole(2))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow), signal.SIGINT])
+NUMBERS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]
+
+
+@pytest.mark.parametrize("number", [*NUMBERS, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
 def test_without_a_launcher_the_code_says_run_me_again(
     number: int, trial: Callable[..., Trial], whole: Callable[[int], Trial]
 ) -> None:

@@ -30,7 +30,7 @@ class Cluster:
 
     def call(self, *words: str) -> str:
         done = subprocess.run(
-            [*self.prefix, *words], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False
+            [*self.prefix, *words], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False
         )
         if done.returncode:
             raise RuntimeError(f"{' '.join(words)} ended with {done.returncode}: {done.stderr[-2000:]}")

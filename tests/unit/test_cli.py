@@ -241,7 +241,7 @@ from attnrec_dist.run_dir import RunDir
 run = RunDir(Path(sys.argv[1]))
 run.lock()
 print("locked", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 

@@ -42,7 +42,7 @@ def house(tmp_path_factory):
 def run(house, *arguments):
     environment = {**os.environ, "PYTHONPATH": str(house)}
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=house, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=house, env=environment, capture_output=True, text=True, timeout=900, check=False)
 
 
 def test_the_battery_finds_the_model_and_it_passes(house):

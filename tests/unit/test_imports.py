@@ -14,7 +14,7 @@ NAMES = [str(file.relative_to(ROOT)) for file in FILES]
 
 # errors settings batch -> distributed run_dir -> ops -> {data | models | losses} -> inference -> ... -> commands -> cli
 LEVELS = [
-    ["errors", "settings", "batch", "outputs", "timestamps", "read_times"],
+    ["errors", "yaml_text", "settings", "batch", "outputs", "timestamps", "read_times"],
     ["distributed", "run_dir"],
     ["ops"],
     ["data", "models", "losses"],
@@ -24,6 +24,7 @@ LEVELS = [
     ["cluster"],
     ["run_config"],
     ["commands"],
+    ["terminal", "fault_report"],
     ["cli"],
     ["__init__", "__main__"],
 ]

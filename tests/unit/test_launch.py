@@ -17,7 +17,7 @@ RUN = "-m attnrec_dist train my.yaml --train.seed 1"
 def call(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """With `echo` in place of Python, so that what would be run is printed instead."""
     environment = {name: value for name, value in os.environ.items() if name != "LAUNCH"} | {"PYTHON": "echo", **variables}
-    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,10 @@ def test_a_wrapper_prints_what_it_runs_and_runs_it(wrapper, numbers, expected):
     assert done.stderr.splitlines()[-1] == f"+ echo {done.stdout.strip()}"
 
 
+def test_to_debug_what_nobody_foresaw_is_a_plain_traceback():
+    assert call("launch/debug.sh", PYTHON="bash -c env").stdout.count("ATTNREC_DEBUG=1\n") == 1
+
+
 @pytest.mark.parametrize(("wrapper", "numbers"), [("ddp.sh", ["2"]), ("cpu.sh", ["2"]), ("nodes.sh", ["1", "0", "a:1", "1"])])
 def test_a_wrapper_takes_another_strategy_from_the_environment(wrapper, numbers):
     done = call(f"launch/{wrapper}", *numbers, "train", LAUNCH="launch/other.yaml")
@@ -59,7 +63,7 @@ def test_in_a_hybrid_shard_a_node_is_a_group_unless_the_yaml_is_the_users_own(tm
 
 
 def test_processes_on_cpus_see_no_gpu():
-    done = call("launch/cpu.sh", "2", "train", PYTHON="env")
+    done = call("launch/cpu.sh", "2", "train", PYTHON="bash -c env")
     assert {"ACCELERATE_USE_CPU=true", "CUDA_VISIBLE_DEVICES="} <= set(done.stderr.split()), done.stderr
 
 

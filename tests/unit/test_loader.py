@@ -115,19 +115,19 @@ def _kill_a_worker() -> None:
 @pytest.mark.parametrize("where", ["while waiting", "while training"])
 def test_a_worker_that_dies_is_a_worker_error(make_steps, where, fresh_handler):
     """torch raises from a signal handler: inside the loader when the loop waits for a batch, outside when it computes."""
-    steps = make_steps(workers=1, loader_timeout=30)
+    steps = make_steps(workers=1, loader_timeout=600)
 
     def train() -> None:
         for batch in batches(steps, 0, 10_000, CPU):
             if batch.step == 2:
                 _kill_a_worker()
                 if where == "while training":
-                    time.sleep(5)
+                    time.sleep(300)  # cut short by the signal
 
     started = time.monotonic()
     with pytest.raises(WorkerError, match=r"a loader worker failed .*--data.workers 0"), worker_errors():
         train()
-    assert time.monotonic() - started < 25
+    assert time.monotonic() - started < 240, "neither waited out"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

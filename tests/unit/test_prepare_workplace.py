@@ -39,7 +39,7 @@ def preparing(stop, how):
             os.kill(os.getpid(), signal.SIGKILL)
         if seen == stop:
             (folder / "waiting").write_text(str(os.getpid()))
-            time.sleep(60)
+            time.sleep(600)
     def before(function):
         return lambda *a, **k: (step(), function(*a, **k))[1]
     os.fsync, Path.rename = before(os.fsync), before(Path.rename)
@@ -76,7 +76,7 @@ class Preparer:
 def preparer(tmp_path):
     preparer = Preparer(tmp_path)
     yield preparer
-    preparer.process.communicate(timeout=60)
+    preparer.process.communicate(timeout=600)
 
 
 def fingerprint_at(folder: Path) -> str | None:

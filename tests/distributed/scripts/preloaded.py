@@ -22,7 +22,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-GRACE = 10.0  # seconds from SIGTERM to SIGKILL
+GRACE = 60.0  # seconds from SIGTERM to SIGKILL
 
 
 def preload() -> None:
@@ -74,7 +74,7 @@ def lead(job: dict[str, Any]) -> NoReturn:
     with socket.socket() as place:
         place.bind(("127.0.0.1", 0))
         ranks = {start_rank(job, rank, place): rank for rank in range(job["world"])}
-        port, patience = place.getsockname()[1], timedelta(seconds=60)
+        port, patience = place.getsockname()[1], timedelta(seconds=300)
         store = TCPStore(  # after the forks: it has a thread
             "127.0.0.1", port, None, True, patience, wait_for_workers=False, master_listen_fd=place.detach()
         )
@@ -116,6 +116,8 @@ def start(job: dict[str, Any], inherited: list[socket.socket]) -> int:
     pid = os.fork()
     if pid == 0:
         os.setsid()
+        for number in (signal.SIGHUP, signal.SIGQUIT):  # ignored under nohup, and in the background of a script
+            signal.signal(number, signal.SIG_DFL)
         for each in inherited:
             each.close()
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
