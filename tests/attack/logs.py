@@ -83,6 +83,13 @@ class Attempt:
                 row[place] = function(row[place])
 
     @property
+    def used(self) -> set[str]:
+        """The columns that the config names."""
+        columns = self.config.get("columns", {})
+        plain = [each["name"] if isinstance(each, dict) else each for key, each in columns.items() if key != "numeric"]
+        return {*plain, *columns.get("numeric", [])}
+
+    @property
     def is_lines(self) -> bool:
         return self.base in ("user_items", "pairs")
 
@@ -221,9 +228,11 @@ def text_bytes(attempt: Attempt, rows: list[list[str]]) -> bytes:
             lines.append(layout.delimiter.join(row))
             continue
         text = io.StringIO()
-        writer = csv.writer(text, delimiter=layout.delimiter, lineterminator="", quotechar=layout.quote, quoting=layout.quoting)
+        writer = csv.writer(
+            text, delimiter=layout.delimiter, lineterminator="\r\n", quotechar=layout.quote, quoting=layout.quoting
+        )
         writer.writerow(row)
-        lines.append(text.getvalue())
+        lines.append(text.getvalue().removesuffix("\r\n"))  # which tells the writer what to quote
     ends = [layout.ends[place % len(layout.ends)] for place in range(len(lines))]
     whole = "".join(line + end for line, end in zip(lines, ends, strict=True))
     if not layout.last_end and ends:

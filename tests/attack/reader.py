@@ -92,8 +92,7 @@ def _add_text(log: Log, text: str, kind: str, config: Any) -> None:
     if len(rows) < len(lines) or (quote and _stray_quotes(text, delimiter, quote)):
         log.sure_count = False  # readers differ about blank lines and about quotes inside a value
     names = list(config.input.names) if not config.input.header else rows.pop(0) if rows else []
-    if len(set(names)) < len(names) or not names:
-        raise Unreadable("no header that names each column once")
+    _check_names(names, config)
     if any(len(row) != len(names) for row in rows):
         raise Unreadable("rows of different lengths")
     columns = dict(zip(names, zip(*rows))) if rows else dict.fromkeys(names, ())
@@ -130,9 +129,8 @@ def _add_lines(log: Log, text: str, kind: str) -> None:
 def _add_parquet(log: Log, path: Path, config: Any) -> None:
     table = pq.ParquetFile(path, page_checksum_verification=True).read()
     table.validate(full=True)
-    if len(set(table.column_names)) < len(table.column_names):
-        raise Unreadable("a column twice")
-    columns = {name: _texts(table[name]) for name in table.column_names}
+    _check_names(table.column_names, config)
+    columns = {name: _texts(table[name]) for name in _wanted(config)}
     _add_events(log, columns, len(table), config)
 
 
@@ -161,9 +159,6 @@ def _add_events(log: Log, columns: dict[str, tuple[Any, ...]], count: int, confi
     wanted = config.columns
     numbers = list(dict.fromkeys([*wanted.numeric, *config.filters.where]))
     kinds = [wanted.event.name] if wanted.event else []
-    for name in (wanted.user, wanted.item, wanted.timestamp.name, *kinds, *numbers):
-        if name not in columns:
-            raise Unreadable(f"no column {name!r}")
     log.rows += count
     for place in range(count):
         user, item = columns[wanted.user][place], columns[wanted.item][place]
@@ -181,6 +176,18 @@ def _add_events(log: Log, columns: dict[str, tuple[Any, ...]], count: int, confi
             log.doubtful += 1
         else:
             log.events.add((user, item, second, kind))
+
+
+def _wanted(config: Any) -> list[str]:
+    columns = config.columns
+    kinds = [columns.event.name] if columns.event else []
+    return [columns.user, columns.item, columns.timestamp.name, *kinds, *columns.numeric, *config.filters.where]
+
+
+def _check_names(names: list[str], config: Any) -> None:
+    for name in _wanted(config):
+        if names.count(name) != 1:
+            raise Unreadable(f"{names.count(name)} columns are called {name!r}")
 
 
 def _id(value: Any) -> str:
