@@ -68,8 +68,11 @@ def inspect_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     from attnrec_dist.evaluation.data_report import report
 
     _no_more(rest)
-    found = inspect(DataSet.open(_required(arguments.data, "DATA_DIR", "inspect")))
+    data = DataSet.open(_required(arguments.data, "DATA_DIR", "inspect"))
+    found = inspect(data)
     print(report(found), flush=True)
+    if data.note:
+        print(f"attnrec: {data.note}", file=sys.stderr)
     picture = arguments.output or arguments.data / "inspect.png"
     try:
         draw(found, picture)

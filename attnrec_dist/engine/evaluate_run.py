@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from attnrec_dist.data.examples import ExampleSet
 from attnrec_dist.data.samples import ExampleSamples
 from attnrec_dist.data.views import Part, find_views
 from attnrec_dist.distributed import World
+from attnrec_dist.engine.checkpoint import read_progress
 from attnrec_dist.engine.identity import identity, stamped
 from attnrec_dist.engine.join import join
 from attnrec_dist.engine.watchdog import Watchdog, WatchdogConfig
@@ -120,9 +120,9 @@ def thresholds_of(trained: TrainedModel, config: ExampleMeasuringConfig, world: 
     """Those that were chosen on validation when the checkpoint was made; chosen now where it was made without validating."""
 
     def kept() -> Thresholds | None:
-        progress = json.loads((trained.checkpoint / "progress.json").read_text())
-        extra = progress.get("extra", {})
-        return dict(extra["thresholds"]) if extra.get("step") == progress["step"] and "thresholds" in extra else None
+        progress = read_progress(trained.checkpoint)
+        extra = progress.extra
+        return dict(extra["thresholds"]) if extra.get("step") == progress.step and "thresholds" in extra else None
 
     found: Thresholds | None = world.on_main(kept)
     if found is not None:
@@ -157,7 +157,7 @@ def tell(answer: Answer, trained: TrainedModel, request: Request) -> None:
     if request.per_view:
         partial = request.per_view.with_name(f".{request.per_view.name}.partial")
         try:
-            pq.write_table(stamped(answer.per_view(), identity(trained, request.split)), partial)
+            pq.write_table(stamped(answer.per_view(), identity(trained, request.split)), partial, write_page_checksum=True)
             partial.replace(request.per_view)
         except OSError as error:
             partial.unlink(missing_ok=True)

@@ -61,8 +61,8 @@ def test_two_nodes_stopped_by_the_time_limit_and_requeued_are_the_run_without_sl
 @pytest.mark.parametrize(
     ("mistake", "state", "said"),
     [
-        (["--train.max_stepps", "9"], "stopped", "ended before it came to the run directory"),
-        (["--data", "nowhere"], "user_error", "nowhere"),
+        (["--train.max_stepps", "9"], "stopped", "ended before it changed the run directory"),
+        (["--data", "nowhere"], "stopped", "nowhere"),
         (["--optimizer.lr", "1e30"], "fault", "the loss of step"),
     ],
 )

@@ -15,7 +15,7 @@ NAMES = [str(file.relative_to(ROOT)) for file in FILES]
 # errors settings batch -> distributed run_dir -> ops -> {data | models | losses} -> inference -> ... -> commands -> cli
 LEVELS = [
     ["errors", "settings", "batch"],
-    ["distributed", "run_dir"],
+    ["distributed", "stored", "run_dir"],
     ["ops"],
     ["data", "models", "losses"],
     ["inference"],
@@ -35,6 +35,9 @@ OF_PREPARE = {
     "batch",
     "distributed",
     "run_dir",
+    "stored",
+    "data.blocks",
+    "data.fingerprint",
     "data.shards",
     "data.manifest",
     "data.example_format",
