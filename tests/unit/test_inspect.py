@@ -220,7 +220,7 @@ def test_rows_that_break_the_format_are_refused(copy, changes, what):
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"fingerprint": "0" * 64}, "the manifest says 0000"),
+        ({"fingerprint": "0" * 64}, "its manifest says 0000"),
         ({"event_types": ["view", "bought"]}, "have the fingerprint"),
         ({"event_types": ["buy", "view"]}, "have the fingerprint"),
         ({"counts": {"users_without_train_events": 1}}, "users_without_train_events"),
