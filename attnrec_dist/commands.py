@@ -72,9 +72,12 @@ def inspect_command(arguments: argparse.Namespace, rest: list[str]) -> int:
 
     _no_more(rest)
     check_output(arguments.output, "--output", PICTURE)
-    found = inspect(DataSet.open(_required(arguments.data, "DATA_DIR", "inspect")))
+    data = DataSet.open(_required(arguments.data, "DATA_DIR", "inspect"))
+    found = inspect(data)
     print(report(found), flush=True)
-    print(told(of_data_set(found.data)) + "\n", flush=True)
+    print(told(of_data_set(data)) + "\n", flush=True)
+    if data.note:
+        print(f"attnrec: {data.note}", file=sys.stderr)
     picture = arguments.output or arguments.data / "inspect.png"
     try:
         draw(found, picture)

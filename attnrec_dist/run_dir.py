@@ -9,25 +9,60 @@ STOP             made by whoever wants the job to stop; removed when it has
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import fcntl
-import hashlib
 import json
 import os
+import re
 import socket
 import threading
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from pydantic import BaseModel, Field
+
 from attnrec_dist.errors import CheckpointError, DamagedError, RunDirError, StorageError
 from attnrec_dist.outputs import replacing
+from attnrec_dist.settings import flatten
+from attnrec_dist.stored import as_schema, read_json, read_tree, sha256_of
 
 State = Literal["running", "done", "stopped", "user_error", "fault"]
 MARKER = "complete.json"  # written last: a directory without it is no checkpoint
 OBJECTIVE_FILE = "objective.safetensors"  # weights of model and loss
 AVERAGE_FILE = "average.safetensors"  # their running average, where the run keeps one: what is evaluated and used
 CHECKPOINT_FORMAT = 1
+ASIDE = ".aside"  # of a checkpoint that makes room for another of its step, until that is whole
+_CHECKPOINT = re.compile(r"step-(\d{8,})|\.step-(\d{8,})" + re.escape(ASIDE))
+
+
+class Status(BaseModel):
+    """What status.json holds."""
+
+    state: State | Literal["unknown"]
+    step: int = Field(ge=0)
+    reason: str
+
+
+class StoredPart(BaseModel):
+    """A file of a checkpoint, as its marker lists it."""
+
+    bytes: int = Field(ge=0)
+    sha256: str
+
+
+class Marker(BaseModel):
+    """What complete.json holds. The last three keys are younger than the format: older checkpoints lack them."""
+
+    format_version: int
+    step: int = Field(ge=0)
+    data_fingerprint: str = Field(alias="data fingerprint")
+    model: str
+    files: dict[str, StoredPart]
+    manifest: str | None = Field(None, alias="manifest checksum", description="of the data set that it was trained on")
+    config: dict[str, Any] | None = Field(None, description="the run's configuration, but for what a resumed run may change")
+    checksum: str | None = Field(None, description="stored.checksum_of all the rest")
 
 
 class RunDir:
@@ -35,8 +70,10 @@ class RunDir:
 
     def __init__(self, path: Path):
         self.path = path
-        self._lock: IO[str] | None = None
-        self._is_new = False
+        self._lock: IO[bytes] | None = None
+        self._made: list[Path] = []  # by `create`
+        self._held_before: bytes | None = None  # what the lock's file said; None where there was none
+        self.begun = False  # everything was checked, and the training's own files may be written
         self._telling = threading.Lock()  # of status.json
         self._ended = False
 
@@ -79,18 +116,18 @@ class RunDir:
             raise RunDirError(f"{self.path}: is a file; name a directory with --run_dir")
         if self.path.is_dir() and not self.config.exists() and not all(map(_left_by_create, self.path.iterdir())):
             raise RunDirError(f"{self.path}: holds other files and no run; name an empty or a new directory with --run_dir")
-        self._is_new = not self.path.exists()
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.checkpoints.mkdir(mode=0o700, exist_ok=True)
-            self.index.mkdir(mode=0o700, exist_ok=True)
+            for folder in (self.path, self.checkpoints, self.index):
+                self._made += [] if folder.exists() else [folder]
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError.of(error, f"making the run directory {self.path}") from None
 
     def lock(self) -> None:
         """Claims the directory for this process until it ends. Raises RunDirError when another job holds it."""
+        existed = (self.path / "lock").exists()
         try:
-            file = open(self.path / "lock", "a+")  # noqa: SIM115  (held as long as the process lives)
+            file = open(self.path / "lock", "ab+")  # noqa: SIM115  (held as long as the process lives)
         except OSError as error:
             raise StorageError.of(error, f"locking the run directory {self.path}") from None
         try:
@@ -103,13 +140,15 @@ class RunDir:
                     "choose a --run_dir elsewhere, or have it mounted with locks (Lustre: -o flock)"
                 ) from None
             file.seek(0)
-            holder = file.read().strip() or "unknown"
+            holder = file.read().decode(errors="replace").strip() or "unknown"
             file.close()
             raise RunDirError(
                 f"{self.path}: another job is training here ({holder}); wait for it, stop it, or choose another --run_dir"
             ) from None
+        file.seek(0)
+        self._held_before = file.read() if existed else None
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         file.flush()
         self._lock, self._ended = file, False
 
@@ -118,20 +157,40 @@ class RunDir:
         """Whether this process holds the directory."""
         return self._lock is not None
 
+    @property
+    def is_new(self) -> bool:
+        """Whether `create` made the directory."""
+        return self.path in self._made
+
     def discard(self) -> bool:
-        """Removes what `create` and `lock` made, where nothing else has come into it; whether it did."""
-        if not self._is_new or not self.locked:
+        """Removes what a refused start left in a directory that it made, where nothing else has come into it; whether it did."""
+        if not self.is_new or not self.locked:
             return False
-        files = (self.path / "status.json", self.config, self.jobs, self.path / "lock")
-        folders = (self.checkpoints, self.index)
-        if set(self.path.iterdir()) - {*files, *folders} or any(any(folder.iterdir()) for folder in folders):
+        files = [self.path / name for name in ("status.json", "config.yaml", "jobs.jsonl", "lock")] + [
+            *self.index.glob("samples-*")
+        ]
+        folders = [self.checkpoints, self.index]
+        inside = [*self.path.iterdir(), *self.checkpoints.iterdir(), *self.index.iterdir()]
+        if set(inside) - {*files, *folders}:
             return False
-        for folder in folders:
-            folder.rmdir()
         for file in files:
             file.unlink(missing_ok=True)
-        self.path.rmdir()
+        for folder in (*folders, self.path):
+            folder.rmdir()
         return True
+
+    def leave(self) -> None:
+        """Takes back what `create` and `lock` changed in a directory that was there before: a refused start leaves no trace."""
+        if self._lock is None:
+            return
+        self._lock.truncate(0)
+        self._lock.write(self._held_before or b"")
+        self._lock.flush()
+        if self._held_before is None:
+            (self.path / "lock").unlink(missing_ok=True)
+        for folder in self._made:
+            with contextlib.suppress(OSError):  # something has come into it
+                folder.rmdir()
 
     def write_status(self, state: State, step: int, reason: str = "") -> None:
         """`running` is not written over this process's last word, which the watchdog may say while a thread still saves."""
@@ -143,23 +202,43 @@ class RunDir:
             write_whole(self.path / "status.json", text)
 
     def status(self) -> dict[str, Any]:
+        """What status.json says; where it is missing or damaged, the state is unknown and the step is the newest checkpoint's."""
         try:
-            status: dict[str, Any] = json.loads((self.path / "status.json").read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
-            return {"state": "unknown", "step": 0, "reason": "no status.json"}
-        return status
+            return read_json(self.path / "status.json", Status).model_dump()
+        except (OSError, ValueError) as error:
+            why = "no status.json" if isinstance(error, FileNotFoundError) else "status.json cannot be read"
+            return {"state": "unknown", "step": max(map(step_of, self.complete_checkpoints()), default=0), "reason": why}
 
     def complete_checkpoints(self) -> list[Path]:
-        """Checkpoints with a marker, oldest first."""
-        return sorted(path for path in self.checkpoints.glob("step-*") if (path / MARKER).is_file())
+        """Checkpoints with a marker, oldest first; whatever else lies there is none. One that was stepped aside for another that
+        never became whole stands for it."""
+        found: dict[int, Path] = {}
+        for path in sorted(self.checkpoints.glob(f".step-*{ASIDE}")) + sorted(self.checkpoints.glob("step-*")):
+            if is_checkpoint(path) and (path / MARKER).is_file():
+                found[step_of(path)] = path
+        return [found[step] for step in sorted(found)]
 
     def checkpoint(self, name: str) -> Path:
         """The checkpoint that the link `best` or `last` names, or one by its own name. Raises CheckpointError."""
-        path = (self.path / name).resolve() if name in ("best", "last") else self.checkpoints / name
-        if not (path / MARKER).is_file():
+        path = Path(os.path.realpath(self.path / name)) if name in ("best", "last") else self.checkpoints / name
+        ours = (self.path / name).is_dir() and not (self.path / name).is_symlink()  # a copy that followed links
+        ours = ours or (is_checkpoint(path) and path.parent == Path(os.path.realpath(self.checkpoints)))
+        if not (ours or is_checkpoint(self.checkpoints / name)) or not (path / MARKER).is_file():
             there = ", ".join(each.name for each in self.complete_checkpoints()) or "none"
-            raise CheckpointError(f"{self.path}: no complete checkpoint {name!r}; complete ones: {there}")
+            raise CheckpointError(
+                f"{self.path}: no complete checkpoint {name!r}; complete ones: {there}; name one of them with --checkpoint"
+            )
         return path
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path bears a checkpoint's name and is a directory of its own."""
+    return _CHECKPOINT.fullmatch(path.name) is not None and path.is_dir() and not path.is_symlink()
+
+
+def step_of(checkpoint: Path) -> int:
+    found = _CHECKPOINT.fullmatch(checkpoint.name)
+    return int(found[1] or found[2]) if found else 0
 
 
 def _instead_of_a_run(path: Path) -> str:
@@ -191,33 +270,70 @@ def _runs_in(folder: Path) -> list[Path]:
 
 def _left_by_create(path: Path) -> bool:
     """What a job that was killed before it wrote config.yaml may have left: no run, but nobody else's files either."""
-    return path.name in ("lock", "checkpoints", "index", "STOP") or (
+    return path.name in ("lock", "checkpoints", "index", "STOP", "status.json") or (
         path.name.startswith("config.yaml.") and path.suffix == ".partial"
     )
 
 
-def verify(checkpoint: Path, identity: dict[str, Any]) -> None:
-    """Raises DamagedError when a checkpoint is truncated or damaged, CheckpointError when it is of other data or model."""
-    hint = f"remove {checkpoint} to go on from the one before it, or choose another --run_dir"
+def read_marker(checkpoint: Path) -> Marker:
+    """Raises DamagedError where it cannot be read or contradicts itself, CheckpointError where it is of another format."""
     try:
-        marker = json.loads((checkpoint / MARKER).read_text())
-        files = marker["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise DamagedError(f"{checkpoint}: its {MARKER} cannot be read; {hint}") from None
-    if marker.get("format_version") != CHECKPOINT_FORMAT:
-        found = marker.get("format_version")
-        raise CheckpointError(f"{checkpoint}: has format {found}, this version reads {CHECKPOINT_FORMAT}; {hint}")
+        tree = read_tree(checkpoint / MARKER)
+        found = tree.get("format_version")
+        if isinstance(found, int) and found > CHECKPOINT_FORMAT:
+            raise CheckpointError(
+                f"{checkpoint}: has format {found}, this version reads {CHECKPOINT_FORMAT}; go on with the version that wrote "
+                "it, or choose another --run_dir"
+            )
+        marker = as_schema(Marker, tree)
+    except (OSError, ValueError) as error:
+        raise DamagedError(f"{checkpoint}: its {MARKER} cannot be read ({error}); {_remove_hint(checkpoint)}") from None
+    if is_checkpoint(checkpoint) and marker.step != step_of(checkpoint):
+        raise DamagedError(f"{checkpoint}: its {MARKER} is of step {marker.step}; {_remove_hint(checkpoint)}")
+    return marker
+
+
+def verify(checkpoint: Path, identity: dict[str, Any]) -> Marker:
+    """The marker of a checkpoint that is whole. Raises DamagedError when it is truncated or damaged, CheckpointError when it is
+    of another model, configuration or data set than the `identity` says."""
+    marker = read_marker(checkpoint)
+    told = {"data fingerprint": marker.data_fingerprint, "model": marker.model}
     for key, value in identity.items():
-        if marker.get(key) != value:
-            raise CheckpointError(f"{checkpoint}: was written with {key} {marker.get(key)}, but this run has {value}; {hint}")
-    for name, expected in files.items():
-        path = checkpoint / name
-        size = path.stat().st_size if path.is_file() else None
-        if size != expected["bytes"]:
-            found = "is missing" if size is None else f"has {size} bytes"
-            raise DamagedError(f"{path}: {found}, {expected['bytes']} were written; {hint}")
-        if checksum(path) != expected["sha256"]:
-            raise DamagedError(f"{path}: its content differs from its checksum, so it is damaged; {hint}")
+        if key in told and told[key] != value:
+            way_out = "name the data set that it was trained on with --data, or " if key == "data fingerprint" else ""
+            raise CheckpointError(
+                f"{checkpoint}: was written with {key} {told[key]}, but this run has {value}; {way_out}choose another --run_dir"
+            )
+    refuse_other_keys(checkpoint, marker, identity.get("config"))
+    if OBJECTIVE_FILE not in marker.files:
+        raise DamagedError(f"{checkpoint}: its {MARKER} lists no weights; {_remove_hint(checkpoint)}")
+    for name, expected in marker.files.items():
+        path, wrong = checkpoint / name, ""
+        size = path.stat().st_size if path.is_file() and "/" not in name else None
+        if size != expected.bytes:
+            wrong = f"{'is missing' if size is None else f'has {size} bytes'}, {expected.bytes} were written"
+        elif sha256_of(path) != expected.sha256:
+            wrong = "its content differs from its checksum, so it is damaged"
+        if wrong:
+            raise DamagedError(f"{path}: {wrong}; {_remove_hint(checkpoint)}")
+    return marker
+
+
+def refuse_other_keys(checkpoint: Path, marker: Marker, tree: dict[str, Any] | None) -> None:
+    """Raises CheckpointError where a configuration differs from what a checkpoint was trained with, in a key that decides it."""
+    if marker.config is None or tree is None:
+        return
+    before, now = flatten(marker.config), flatten(tree)
+    changed = [f"{key}: was {value!r}, now {now.get(key)!r}" for key, value in before.items() if now.get(key) != value]
+    if changed:
+        raise CheckpointError(
+            f"{checkpoint}: was trained with other keys than the run's config.yaml now has: it was changed since; set back:\n  "
+            + "\n  ".join(changed)
+        )
+
+
+def _remove_hint(checkpoint: Path) -> str:
+    return f"remove {checkpoint} to go on from the one before it, or choose another --run_dir"
 
 
 def read_weights(checkpoint: Path) -> dict[str, Any]:
@@ -229,11 +345,6 @@ def read_weights(checkpoint: Path) -> dict[str, Any]:
     if (checkpoint / AVERAGE_FILE).is_file():
         tensors |= load_file(checkpoint / AVERAGE_FILE)
     return {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
-
-
-def checksum(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@
 #   done              the job ends well
 #   user_error        a mistake in the configuration, the data, the run directory: another turn would not mend it
 #   fault, running    a NaN, a full disk, a lost process; a failed node is requeued by Slurm itself (--requeue)
-#   not written       the job did not get as far as the run directory, as with a misspelt key
+#   not written       the job was refused before it changed anything there, as with a misspelt key or a mistyped --data
 set -uo pipefail
 
 if [[ ! -f slurm/site.env ]]; then
@@ -74,7 +74,7 @@ done
 trap "" USR2 TERM # of a requeue, too
 
 if [[ "$(written)" == "$before" ]]; then
-  echo "job ${SLURM_JOB_ID}: ended before it came to the run directory (see above); not requeued" >&2
+  echo "job ${SLURM_JOB_ID}: ended before it changed the run directory (see above); not requeued" >&2
   exit $((code ? code : 1))
 fi
 state="$(value state)" reason="$(value reason)"

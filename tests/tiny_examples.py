@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from attnrec_dist.data.example_format import EXAMPLE_PARTS, FIELD_PREFIX, LABEL_PREFIX, FieldSpec, example_schema
+from attnrec_dist.data.fingerprint import Fingerprint, fingerprint_of
 from attnrec_dist.data.manifest import MANIFEST
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.prepare.example_files import ExampleFiles
-from attnrec_dist.prepare.finish import Fingerprint
+from attnrec_dist.stored import sealed
 
 WORDS = {"colour": ["red", "green", "blue"]}
 FIELDS = [
@@ -32,15 +33,13 @@ def add_examples(
     fields = FIELDS + [FieldSpec(name=f"noise{place}", kind="numeric") for place in range(noise)]
     tables = {part: _table(data, part, list(tasks), fields, per_user, generator) for part in EXAMPLE_PARTS}
     fields = [_with_quantiles(field, tables["train"]) for field in fields]
-    fingerprint = Fingerprint()
-    files = ExampleFiles(directory, list(tasks), fields, fingerprint)
+    files = ExampleFiles(directory, list(tasks), fields, Fingerprint())
     for part in EXAMPLE_PARTS:
         files.write_part(part, tables[part].to_batches())
     spec = files.finish(WORDS, {})
-    manifest = data.manifest.model_copy(
-        update={"examples": spec, "fingerprint": fingerprint.hexdigest({"data": data.manifest.fingerprint})}
-    )
-    (directory / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json")))
+    manifest = data.manifest.model_copy(update={"examples": spec})
+    manifest = manifest.model_copy(update={"fingerprint": fingerprint_of(DataSet(directory, manifest))})
+    (directory / MANIFEST).write_text(json.dumps(sealed(manifest.model_dump(mode="json"))))
     return DataSet.open(directory)
 
 

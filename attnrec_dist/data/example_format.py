@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from attnrec_dist.settings import Section
 
@@ -20,6 +20,7 @@ ExamplePart = Literal["train", "validation", "test"]
 EXAMPLE_PARTS: tuple[ExamplePart, ...] = ("train", "validation", "test")
 UNSEEN, MISSING, FIRST_VALUE = 0, 1, 2  # codes of a categorical field
 SILENT = -1  # a label: this task says nothing of this example
+BLOCK_BYTES, HASH_BYTES = 262_144, 8  # a file is checked in blocks of this size, each by the first bytes of its sha256
 QUANTILES = 64  # bins that the boundaries of a numeric field part the training examples into, where its values are many
 
 
@@ -27,9 +28,17 @@ class Shard(Section):
     """A file of the data set, as the manifest lists it."""
 
     name: str
-    rows: int
-    bytes: int
-    sha256: str
+    rows: int = Field(ge=0)
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    blocks: str = Field(default="", description="hash of each 262,144 bytes, one after another; empty: an older version's")
+
+    @model_validator(mode="after")
+    def _a_hash_a_block(self) -> Shard:
+        digits = 2 * HASH_BYTES * -(-self.bytes // BLOCK_BYTES)
+        if self.blocks and (len(self.blocks) != digits or not set(self.blocks) <= set("0123456789abcdef")):
+            raise ValueError(f"{self.name}: blocks: not a hash for each block of {BLOCK_BYTES} bytes")
+        return self
 
 
 class FieldSpec(Section):
@@ -63,6 +72,11 @@ class ExamplesSpec(Section):
     shards: dict[str, list[Shard]] = Field(description="part -> files under examples/, in the order of the examples")
     vocabulary: Shard = Field(description="words of the categorical fields: field, code, value")
     left_out: dict[str, int] = Field(default={}, description="reason -> candidates for an example that are none")
+
+    @property
+    def files(self) -> list[Shard]:
+        """All that is listed here, under whatever folder."""
+        return [*(shard for shards in self.shards.values() for shard in shards), self.vocabulary]
 
     def field(self, name: str) -> FieldSpec:
         """Raises KeyError."""

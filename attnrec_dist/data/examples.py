@@ -83,7 +83,8 @@ class ExampleSet:
     @functools.cached_property
     def _gather(self) -> Gather:
         shape = example_schema(self.spec.tasks, self.spec.fields)
-        return gather(self.data.path / EXAMPLES, self.spec.shards[self.part], shape)
+        records = self.spec.shards[self.part]
+        return gather([self.data.stored(self.data.path / EXAMPLES / record.name, record) for record in records], records, shape)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without views of mapped files: a worker that is sent this maps them itself."""

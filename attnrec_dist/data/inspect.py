@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
-import pyarrow.parquet as pq
 
+from attnrec_dist.data.fingerprint import Fingerprint, complete, confirm
 from attnrec_dist.data.inspect_examples import PartOfExamples, inspect_examples
 from attnrec_dist.data.manifest import TABLES
 from attnrec_dist.data.shards import DataSet, Rows
@@ -82,7 +82,10 @@ class Inspection:
     item_events: np.ndarray = field(default_factory=lambda: np.zeros((3, 0), np.int64))  # [3, V_all]
     top: list[str] = field(default_factory=list)  # titles, or ids, of the most frequent items
     rows: int = 0
+    first_time: int = np.iinfo(np.int64).max  # of all events, unix seconds
+    last_time: int = np.iinfo(np.int64).min
     users_without_train_events: int = 0
+    fingerprint: Fingerprint = field(default_factory=Fingerprint)
     examples: dict[str, PartOfExamples] = field(default_factory=dict)  # by part; empty where there are none
 
     @property
@@ -132,9 +135,11 @@ def inspect(data: DataSet) -> Inspection:
         part = (place >= rows.train_end[row]).astype(np.int64) + (place >= rows.valid_end[row])  # [T]
         check_rows(data, rows, row, part)
         _count(found, rows, row, part)
+        found.fingerprint.add_rows(rows)
     _count_items(found)
     _check_totals(found)
     found.examples = inspect_examples(data, found.cold)
+    confirm(data, complete(found.fingerprint, data))
     return found
 
 
@@ -178,6 +183,8 @@ def _refuse(data: DataSet, rows: Rows, bad: np.ndarray, what: str) -> None:
 def _count(found: Inspection, rows: Rows, row: np.ndarray, part: np.ndarray) -> None:
     lengths = np.diff(rows.offsets)
     found.rows += len(rows)
+    found.first_time = min(found.first_time, int(rows.times.min()))
+    found.last_time = max(found.last_time, int(rows.times.max()))
     found.lengths.add(lengths)
     found.train_lengths.add(rows.train_end[rows.train_end > 0])
     found.users_without_train_events += int((rows.train_end == 0).sum())
@@ -205,21 +212,28 @@ def _count(found: Inspection, rows: Rows, row: np.ndarray, part: np.ndarray) -> 
 def _count_items(found: Inspection) -> None:
     """Compares the items' counts with items.parquet, and reads the names of the most frequent."""
     file = found.data.path / TABLES[0]
-    stored = pq.read_table(file, columns=["count"])["count"].to_numpy()
-    if not np.array_equal(stored, found.item_counts):
+    if not np.array_equal(found.data.items()["count"].to_numpy(), found.item_counts):
         raise DataError(f"{file}: its counts are not those of the sequences; prepare the data set again")
+    for name, table in zip(TABLES, (found.data.items(), found.data.users())):
+        if not np.array_equal(table["index"].to_numpy(), np.arange(len(table))):
+            raise DataError(f"{found.data.path / name}: its rows are not in the order of their index; prepare the data set again")
     top = np.arange(min(TOP, found.data.manifest.num_items))
     titles = found.data.titles(top)
     found.top = [title or name for title, name in zip(titles, found.data.item_ids(top), strict=True)]
 
 
 def _check_totals(found: Inspection) -> None:
-    counts = found.data.manifest.counts
+    """What the manifest says of the whole, against what was counted."""
+    manifest = found.data.manifest
     names = ("rows", "events", "train_events", "validation_events", "test_events", "users_without_train_events")
     actual = (found.rows, int(found.events.sum()), *found.events.tolist(), found.users_without_train_events)
-    for name, count in zip(names, actual, strict=True):
-        if count != getattr(counts, name):
+    said = {name: (count, getattr(manifest.counts, name)) for name, count in zip(names, actual, strict=True)}
+    said |= {"events kept": (said["events"][0], manifest.cleaning.get("events kept", said["events"][0]))}
+    said |= {"as start_time": (found.first_time, manifest.start_time), "as end_time": (found.last_time, manifest.end_time)}
+    if manifest.split.kind == "time":
+        said |= {"catalogue items": (int((found.item_counts > 0).sum()), manifest.num_items)}
+    for name, (count, told) in said.items():
+        if count != told:
             raise DataError(
-                f"{found.data.path}: the sequences hold {count:,} {name}, the manifest says {getattr(counts, name):,}; "
-                "prepare the data set again"
+                f"{found.data.path}: the sequences hold {count:,} {name}, the manifest says {told:,}; prepare the data set again"
             )

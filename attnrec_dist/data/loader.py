@@ -20,7 +20,7 @@ from attnrec_dist.data import order as order_of
 from attnrec_dist.data.config import DataConfig
 from attnrec_dist.data.order import Order
 from attnrec_dist.data.samples import Samples
-from attnrec_dist.errors import WorkerError
+from attnrec_dist.errors import AttnrecError, WorkerError
 
 
 @dataclass
@@ -87,6 +87,10 @@ def batches(steps: Steps, first: int, stop: int, device: torch.device) -> Iterat
     try:
         with worker_errors():
             yield from loader
+    except AttnrecError as error:  # torch has put its traceback before what the worker said
+        if str(error).startswith("Caught "):
+            error.args = (str(error).rpartition(f"{type(error).__module__}.{type(error).__name__}: ")[2].strip(),)
+        raise
     except (EOFError, OSError) as error:  # the connection to a worker broke in the middle of a batch
         if not config.workers or str(error).startswith("Caught "):  # so torch begins what the worker itself raised
             raise

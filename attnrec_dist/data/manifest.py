@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from attnrec_dist.data.example_format import ExamplesSpec, Shard
-from attnrec_dist.errors import ConfigError, DataError, StorageError
-from attnrec_dist.settings import Section, build
+from attnrec_dist.data.example_format import EXAMPLE_PARTS, ExamplesSpec, Shard
+from attnrec_dist.errors import DataError, StorageError
+from attnrec_dist.settings import Section
+from attnrec_dist.stored import NotAFileError, as_schema, read_tree
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -22,16 +22,18 @@ TABLES = ("items.parquet", "users.parquet")
 DAILY, GRAPH = "daily.arrow", "graph.arrow"
 NUMERIC_PREFIX = "numeric."
 IN_BASKETS = "training events in baskets of several items"  # of `statistics`, where the graph's kind was chosen
+SECTIONS = ("columns", "input", "statistics", "filters")
+SHA256 = r"^[0-9a-f]{64}$"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
 class Counts(Section):
-    rows: int = Field(description="users")
-    events: int
-    train_events: int
-    validation_events: int
-    test_events: int
-    users_without_train_events: int = Field(description="rows whose first event lies in a later part")
+    rows: int = Field(ge=0, description="users")
+    events: int = Field(ge=0)
+    train_events: int = Field(ge=0)
+    validation_events: int = Field(ge=0)
+    test_events: int = Field(ge=0)
+    users_without_train_events: int = Field(ge=0, description="rows whose first event lies in a later part")
 
 
 class Split(Section):
@@ -45,9 +47,11 @@ class Manifest(Section):
     """What manifest.json holds. Written last: a directory without it is no data set."""
 
     format_version: int
-    fingerprint: str = Field(description="sha256 of the logical columns and of what shaped them; no file bytes, no paths")
+    fingerprint: str = Field(
+        pattern=SHA256, description="sha256 of the logical columns and of what shaped them; no file bytes, no paths"
+    )
     counts: Counts
-    num_items: int = Field(description="V, the catalogue: items 0..V-1, most frequent in the training part first")
+    num_items: int = Field(ge=0, description="V, the catalogue: items 0..V-1, most frequent in the training part first")
     num_all_items: int = Field(description="V and the cold items, V.., which no training event shows")
     event_types: list[str] = Field(description="names of the event indices; empty if the log has no event column")
     numeric: list[str] = Field(description="numeric columns, float32")
@@ -60,12 +64,47 @@ class Manifest(Section):
     cleaning: dict[str, int] = Field(description="rows read, rows left out by reason, rows kept")
     statistics: dict[str, int] = Field(description="how much the daily counts and the item graph hold and left out")
     examples: ExamplesSpec | None = Field(default=None, description="the labelled examples, where the configuration has a label")
+    checksum: str | None = Field(default=None, description="sha256 of all the rest, stored.checksum_of; null: an older version's")
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Manifest:
+        wrong = next((what for what, holds in _what_must_hold(self) if not holds), None)
+        if wrong is not None:
+            raise ValueError(f"it contradicts itself: {wrong}")
+        return self
 
     @property
     def times_are_places(self) -> bool:
         """Whether the log had no times, so that an event's place in its user's history (0, 1, 2, ...) stands for one."""
-        unit = self.config.get("columns", {}).get("timestamp", {}).get("unit")
+        columns = self.config.get("columns", {}).get("timestamp")
+        unit = columns.get("unit") if isinstance(columns, dict) else None
         return unit == "place" or self.config.get("input", {}).get("format") in ("user_items", "pairs")
+
+
+def _what_must_hold(manifest: Manifest) -> Iterator[tuple[str, bool]]:
+    """(what is wrong where it does not, whether it holds): what can be told without a look at the files."""
+    counts, split, spec = manifest.counts, manifest.split, manifest.examples
+    rows = {table.name: table.rows for table in manifest.tables}
+    yield "a part of the configuration is no section", all(isinstance(manifest.config.get(name, {}), dict) for name in SECTIONS)
+    yield "rows of the shards do not add up", sum(shard.rows for shard in manifest.shards) == counts.rows
+    by_part = counts.train_events + counts.validation_events + counts.test_events
+    yield "events of the parts do not add up", by_part == counts.events
+    yield "more items in the catalogue than in all", manifest.num_items <= manifest.num_all_items
+    wanted = {TABLES[0]: manifest.num_all_items, TABLES[1]: counts.rows, DAILY: manifest.num_items}
+    yield "tables are missing or of other lengths", all(rows.get(name) == length for name, length in wanted.items())
+    yield "a table is listed that there is none of", rows.keys() <= {*wanted, GRAPH} and len(rows) == len(manifest.tables)
+    graph = manifest.config.get("statistics", {}).get("graph", {})
+    yield "nothing is told of the graph's kind", GRAPH not in rows or {"kind", "within"} <= dict(graph).keys()
+    yield "names are given twice", all(len(set(names)) == len(names) for names in (manifest.event_types, manifest.numeric))
+    yield "more event types than one byte tells apart", len(manifest.event_types) <= 128
+    cuts = (split.train_end, split.valid_end)
+    yield "the split's cuts", cuts == (None, None) if split.kind == "leave_one_out" else None not in cuts and cuts[0] <= cuts[1]  # type: ignore[operator]
+    yield "start_time is after end_time", manifest.start_time <= manifest.end_time
+    if spec is not None:
+        of_parts = {part: sum(shard.rows for shard in shards) for part, shards in spec.shards.items()}
+        yield "examples do not add up", of_parts == spec.counts and of_parts.keys() == set(EXAMPLE_PARTS)
+        told = [spec.known.get(task, {}).keys() & spec.positives.get(task, {}).keys() for task in spec.tasks]
+        yield "a task's examples are not counted", bool(spec.tasks) and all(parts == set(EXAMPLE_PARTS) for parts in told)
 
 
 def schema(numeric: list[str]) -> pa.Schema:
@@ -76,34 +115,32 @@ def schema(numeric: list[str]) -> pa.Schema:
     return pa.schema(columns)
 
 
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read_manifest(path: Path) -> Manifest:
     """Raises DataError when there is none, or it is of another format, or its file names would lead elsewhere."""
     file = path / MANIFEST
     try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
+        tree = read_tree(file)
     except FileNotFoundError:
         raise DataError(f"{path}: {_what_is_there(path)}") from None
     except NotADirectoryError:
         raise DataError(f"{path}: a data set is a directory; name the one that `attnrec prepare` wrote") from None
+    except NotAFileError as error:
+        raise DataError(f"{file}: {error.strerror}; prepare the data set again") from None
     except OSError as error:
         raise StorageError.of(error, f"reading {file}") from None
     except ValueError as error:
-        raise DataError(f"{file}: damaged, it is not JSON ({error}); prepare the data set again") from None
-    version = tree.get("format_version") if isinstance(tree, dict) else None
-    if version != FORMAT_VERSION:
+        raise DataError(f"{file}: damaged: {error}; copy it again, or prepare the data set again") from None
+    if tree.get("format_version") != FORMAT_VERSION:
+        version = tree.get("format_version")
         raise DataError(f"{file}: format version {version!r}, this program reads {FORMAT_VERSION}; prepare the data set again")
     try:
-        manifest = build(Manifest, tree, str(file))
-    except ConfigError as error:
-        raise DataError(f"{error}\nThe manifest is damaged; prepare the data set again") from None
+        manifest = as_schema(Manifest, tree)
+    except ValueError as error:
+        raise DataError(f"{file}: damaged: {error}; prepare the data set again") from None
     spec = manifest.examples
-    of_examples = [spec.vocabulary, *(shard for shards in spec.shards.values() for shard in shards)] if spec else []
-    for record in manifest.shards + manifest.tables + of_examples:
+    for record in [*manifest.shards, *manifest.tables, *(spec.files if spec else ())]:
+        if record.blocks and manifest.checksum is None:
+            raise DataError(f"{file}: damaged: its own checksum was taken out; prepare the data set again")
         if not _NAME.fullmatch(record.name):
             raise DataError(f"{file}: the file name {record.name!r} is refused: letters, digits, . _ - only, and no . in front")
     return manifest

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,7 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from attnrec_dist.data.example_format import EXAMPLES, VOCABULARY, Shard
+from attnrec_dist.data.blocks import StoredFile, check_size, reading
+from attnrec_dist.data.example_format import EXAMPLES, Shard
 from attnrec_dist.data.gather import Gather, MappedFile
 from attnrec_dist.data.manifest import (
     DAILY,
@@ -29,10 +31,9 @@ from attnrec_dist.data.manifest import (
     Manifest,
     read_manifest,
     schema,
-    sha256_of,
 )
 from attnrec_dist.data.statistics import DailyCounts, ItemGraph, read_daily, read_graph
-from attnrec_dist.errors import DataError, StorageError
+from attnrec_dist.errors import DataError
 
 if TYPE_CHECKING:
     import datasets
@@ -59,35 +60,51 @@ class Rows:
 
 
 class DataSet:
-    """An opened data set. Sequences stay on disk, memory-mapped; the items' and users' tables are read when first asked for."""
+    """An opened data set. Sequences stay on disk, memory-mapped; the items' and users' tables are read when first asked for.
+
+    Whatever is read is compared with the manifest first, once in this process (blocks.py): any method may raise DataError.
+    """
 
     def __init__(self, path: Path, manifest: Manifest):
         self.path = path
         self.manifest = manifest
         self.num_rows = manifest.counts.rows
+        self._stored: dict[Path, StoredFile] = {}
 
     @classmethod
     def open(cls, path: Path | str, verify: bool = True) -> DataSet:
-        """Reads the manifest, checks that every file is there with its size, and with `verify` its checksum too.
+        """Reads the manifest, checks that every file is there with its size, and with `verify` all of its content.
 
         Raises DataError when there is no data set, or it is unfinished, damaged or of another format.
         """
         path = Path(path)
         data = cls(path, read_manifest(path))
         for file, size in data.files():
-            _check_size(file, size)
+            check_size(file, size)
         if verify:
             data.verify()
         return data
 
     def verify(self, part: int = 0, parts: int = 1) -> None:
-        """Compares checksums of every `parts`-th file from file `part`: ranks may share the work. Raises DataError."""
+        """Compares every `parts`-th file from file `part` with the manifest: ranks may share the work. Raises DataError."""
         for file, record in self.files()[part::parts]:
-            actual = reading(file, lambda file=file: sha256_of(file))
-            if actual != record.sha256:
-                raise DataError(
-                    f"{file}: damaged: its sha256 is {actual}, the manifest says {record.sha256}; prepare the data set again"
-                )
+            self.stored(file, record).check_all()
+
+    def stored(self, file: Path, record: Shard) -> StoredFile:
+        """One of the files, with what of it was compared in this process. Raises DataError, StorageError."""
+        if file not in self._stored:
+            self._stored[file] = StoredFile(file, record)
+        return self._stored[file]
+
+    @property
+    def note(self) -> str:
+        """What the user should know of how far this data set can be checked; "" where all of it can."""
+        if self.manifest.checksum:
+            return ""
+        return (
+            f"{self.path}: of an older version: its manifest has no checksum of its own; to have it checked as well, "
+            f"type attnrec prepare CONFIG.yaml --output {self.path}"
+        )
 
     def rows(self, indices: np.ndarray) -> Rows:
         """The rows with these numbers, in the order given. A number may be given twice."""
@@ -113,7 +130,10 @@ class DataSet:
     def scan(self, batch_rows: int = 8192) -> Iterator[Rows]:
         """All rows in order, `batch_rows` at a time."""
         first = 0
+        waiting = list(zip(accumulate((shard.rows for shard in self.manifest.shards), initial=0), self._shards()))
         for table in self._sequences.iter(batch_rows) if self.num_rows else ():
+            while waiting and waiting[0][0] < first + len(table):
+                waiting.pop(0)[1].check_all()
             yield self._unpacked(table, first)
             first += len(table)
 
@@ -139,8 +159,9 @@ class DataSet:
 
     def vocabulary(self) -> pa.Table:
         """Words of the examples' categorical fields: field, code, value; read anew at each call. Needs manifest.examples."""
-        file = self.path / VOCABULARY
-        return reading(file, lambda: pq.read_table(file))
+        if self.manifest.examples is None:
+            raise DataError(f"{self.path}: has no labelled examples, so no vocabulary; prepare it again with a label")
+        return self._read(self.manifest.examples.vocabulary, {"field": pa.string(), "code": pa.int32(), "value": pa.string()})
 
     def item_ids(self, indices: np.ndarray) -> list[str]:
         return self.items()["id"].take(pa.array(np.asarray(indices, dtype=np.int64))).to_pylist()
@@ -183,18 +204,37 @@ class DataSet:
     def _sequences(self) -> datasets.Dataset:
         import datasets
 
-        files = [self.path / SEQUENCES / shard.name for shard in self.manifest.shards]
-        parts = [reading(file, lambda file=file: datasets.Dataset.from_file(str(file))) for file in files]
+        parts = []
+        for stored, record in zip(self._shards(), self.manifest.shards, strict=True):
+            stored.check_headers()
+            part = reading(stored.path, lambda path=stored.path: datasets.Dataset.from_file(str(path)))  # type: ignore[misc]
+            if len(part) != record.rows or part.data.schema.remove_metadata() != schema(self.manifest.numeric):
+                raise not_as_told(stored.path)
+            parts.append(part)
         return datasets.concatenate_datasets(parts).with_format("arrow")
 
     @functools.cached_property
     def _gather(self) -> Gather:
-        return gather(self.path / SEQUENCES, self.manifest.shards, schema(self.manifest.numeric))
+        return gather(self._shards(), self.manifest.shards, schema(self.manifest.numeric))
+
+    def _shards(self) -> list[StoredFile]:
+        return [self.stored(self.path / SEQUENCES / shard.name, shard) for shard in self.manifest.shards]
 
     @functools.cached_property
     def _tables(self) -> tuple[pa.Table, pa.Table]:
-        items, users = (reading(self.path / name, lambda name=name: pq.read_table(self.path / name)) for name in TABLES)
+        records = {table.name: table for table in self.manifest.tables}
+        shapes = ({"index": pa.int32(), "id": pa.string(), "count": pa.int64()}, {"index": pa.int64(), "id": pa.string()})
+        items, users = (self._read(records[name], shape) for name, shape in zip(TABLES, shapes))
         return items, users
+
+    def _read(self, record: Shard, columns: dict[str, pa.DataType]) -> pa.Table:
+        """A Parquet file with at least these columns, without nulls in them."""
+        file = self.stored(self.path / record.name, record).check_all()
+        table = reading(file.path, lambda: pq.read_table(pa.BufferReader(file.whole)))
+        has = {name: table[name].type for name in columns if name in table.column_names and not table[name].null_count}
+        if len(table) != record.rows or has != columns:
+            raise not_as_told(file.path)
+        return table
 
     @functools.cached_property
     def _daily(self) -> DailyCounts:
@@ -205,25 +245,35 @@ class DataSet:
         if all(table.name != GRAPH for table in self.manifest.tables):
             return None
         rule = self.manifest.config["statistics"]["graph"]
-        return dataclasses.replace(self._statistics(GRAPH, read_graph), within=rule["within"] if rule["kind"] == "next" else 0)
+        found = self._statistics(GRAPH, read_graph)
+        if len(found.neighbours) and not 0 <= found.neighbours.min() <= found.neighbours.max() < self.manifest.num_items:
+            raise not_as_told(self.path / GRAPH)
+        return dataclasses.replace(found, within=rule["within"] if rule["kind"] == "next" else 0)
 
     def _statistics(self, name: str, read: Callable[[Path], StatisticsT]) -> StatisticsT:
-        file = self.path / name
+        record = next(table for table in self.manifest.tables if table.name == name)
+        file = self.stored(self.path / name, record).check_all().path
         found = reading(file, lambda: read(file))
-        if len(found.offsets) != self.manifest.num_items + 1:
-            raise DataError(
-                f"{file}: damaged: {len(found.offsets) - 1} rows, the manifest says {self.manifest.num_items}; "
-                "prepare the data set again"
-            )
+        lengths = {len(values) for key, values in vars(found).items() if key not in ("offsets", "baskets", "within")}
+        offsets = found.offsets
+        if len(offsets) != self.manifest.num_items + 1 or {offsets[-1]} != lengths or offsets[0] or (np.diff(offsets) < 0).any():
+            raise not_as_told(file)
         return found
 
     def __getstate__(self) -> dict[str, Any]:
         """Without views of mapped files, which would be sent as copies: a worker that is sent this maps them itself."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_daily", "_graph", "_gather")}
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("_daily", "_graph", "_gather")}
+        return kept | {"_stored": {}}
 
     def _unpacked(self, table: pa.Table, first: int | None = None) -> Rows:
+        reading(self.path / SEQUENCES, lambda: table.validate(full=True))  # that its lists lie inside, before they are followed
         lists = {name: table[name].combine_chunks() for name in table.column_names}
-        lengths = pc.list_value_length(lists["items"]).to_numpy(zero_copy_only=False)
+        lengths = pc.list_value_length(lists["items"])
+        if any(column.null_count for column in table.columns) or any(
+            not pc.list_value_length(lists[name]).equals(lengths) for name in table.column_names[4:]
+        ):
+            raise not_as_told(self.path / SEQUENCES)
+        lengths = lengths.to_numpy(zero_copy_only=False)
         flat = {name: lists[name].flatten().to_numpy() for name in table.column_names[3:]}
         return Rows(
             users=lists["user"].to_numpy(),
@@ -238,37 +288,19 @@ class DataSet:
         )
 
 
-def _check_size(file: Path, record: Shard) -> None:
-    try:
-        size = file.stat().st_size
-    except FileNotFoundError:
-        raise DataError(f"{file}: missing, though the manifest lists it; copy it again, or prepare the data set again") from None
-    except OSError as error:
-        raise StorageError.of(error, f"reading {file}") from None
-    if size != record.bytes:
-        raise DataError(f"{file}: damaged: {size} bytes, the manifest says {record.bytes}; prepare the data set again")
+def not_as_told(file: Path) -> DataError:
+    return DataError(f"{file}: damaged: not the rows and columns that the manifest tells of; prepare the data set again")
 
 
-def reading(file: Path, read: Any) -> Any:
-    """What `read` returns; errors of the file become ours: StorageError, DataError."""
-    try:
-        return read()
-    except (pa.ArrowInvalid, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise StorageError.of(error, f"reading {file}") from None
-        raise DataError(f"{file}: damaged ({error}); prepare the data set again") from None
-
-
-def gather(directory: Path, records: list[Shard], shape: pa.Schema) -> Gather:
+def gather(files: list[StoredFile], records: list[Shard], shape: pa.Schema) -> Gather:
     """A reader of these files. Raises DataError when one holds other columns, or not as many rows as the manifest says."""
-    files = []
-    for record in records:
-        file = directory / record.name
-        mapped = reading(file, lambda file=file: MappedFile.open(file))
+    opened = []
+    for file, record in zip(files, records, strict=True):
+        mapped = reading(file.path, lambda file=file: MappedFile.open(file))  # type: ignore[misc]
         if len(mapped) != record.rows or any(not batch.schema.equals(shape) for batch in mapped.batches):
-            raise DataError(f"{file}: damaged: not the rows that the manifest tells of; prepare the data set again")
-        files.append(mapped)
-    return reading(directory, lambda: Gather(files, shape))
+            raise not_as_told(file.path)
+        opened.append(mapped)
+    return reading(files[0].path if files else Path(), lambda: Gather(opened, shape))
 
 
 def _places(ids: list[str], known: pa.ChunkedArray) -> np.ndarray:

@@ -9,17 +9,21 @@ with `empty_history` there is one without a token for a row's first basket.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel, Field
 
 from attnrec_dist.data.config import DataConfig
 from attnrec_dist.data.manifest import IN_BASKETS
 from attnrec_dist.data.shards import DataSet, Rows
 from attnrec_dist.errors import DataError, StorageError
+from attnrec_dist.run_dir import write_whole
+from attnrec_dist.stored import read_json, sealed, sha256_of, size_of
 
 # the columns of a window, all int32: its tokens [start, stop) and where its last target basket ends, counted from the row's
 # first token; the token from which baskets are queries; how many queries there are
@@ -76,10 +80,28 @@ def target_codes(config: DataConfig, event_types: list[str]) -> np.ndarray | Non
     return np.array([event_types.index(name) for name in config.target_events])
 
 
-def open_index(data: DataSet, config: DataConfig, directory: Path) -> SampleIndex | None:
-    """The index stored in `directory`, or None when there is none for this data set and these keys."""
-    rows, windows = _paths(data, config, directory)
-    if not (rows.is_file() and windows.is_file()) or rows.stat().st_size != 8 * (data.num_rows + 1):
+class IndexRecord(BaseModel):
+    """What the JSON file beside an index holds: whose it is, and the sums of the two files."""
+
+    fingerprint: str = Field(alias="data fingerprint")
+    keys: str
+    rows: str
+    windows: str
+    checksum: str
+
+
+def open_index(data: DataSet, config: DataConfig, directory: Path, check: bool = True) -> SampleIndex | None:
+    """The index stored in `directory`, or None when there is none for this data set and these keys that is whole. Without `check`
+    its content is trusted: this process has just compared it."""
+    rows, windows, record = _paths(data, config, directory)
+    try:
+        told = read_json(record, IndexRecord)
+        agrees = (told.fingerprint, told.keys) == (data.manifest.fingerprint, config.samples_key())
+        if not agrees or (check and (told.rows, told.windows) != (sha256_of(rows), sha256_of(windows))):
+            return None
+        if size_of(rows) != 8 * (data.num_rows + 1):
+            return None
+    except (OSError, ValueError):
         return None
     row_windows = _mapped(rows, np.int64)
     if windows.stat().st_size != 4 * COLUMNS * row_windows[-1]:
@@ -92,15 +114,17 @@ def _mapped(path: Path, dtype: type) -> np.ndarray:
     return np.asarray(np.memmap(path, dtype, "r"))
 
 
-def build_index(data: DataSet, config: DataConfig, directory: Path) -> None:
-    """Reads the training part once, in bounded memory, and stores its windows, unless they are there. One process does it.
+def build_index(data: DataSet, config: DataConfig, directory: Path) -> str:
+    """Reads the training part once, in bounded memory, and stores its windows, unless they are there. One process does it. What
+    there is to tell: that an index was there which could not be used; else "".
 
     Raises DataError when nobody has a training target, StorageError when the disk refuses.
     """
     if open_index(data, config, directory) is not None:
-        return
+        return ""
     codes = target_codes(config, data.manifest.event_types)
-    finals = _paths(data, config, directory)
+    *finals, record = _paths(data, config, directory)
+    said = f"{finals[0].parent}: the sample index is damaged or of an older version; built anew" if finals[1].exists() else ""
     partials = [path.with_name(f"{path.name}.{os.getpid()}.partial") for path in finals]
     samples = 0
     try:
@@ -116,8 +140,11 @@ def build_index(data: DataSet, config: DataConfig, directory: Path) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         if samples:
+            sums = dict(zip(("rows", "windows"), map(sha256_of, partials)))
             for partial, final in zip(partials, finals):
                 partial.replace(final)
+            whose = {"data fingerprint": data.manifest.fingerprint, "keys": config.samples_key()}
+            write_whole(record, json.dumps(sealed(whose | sums)) + "\n")
     except OSError as error:
         raise StorageError.of(error, f"storing the sample index in {directory}") from None
     finally:
@@ -125,6 +152,7 @@ def build_index(data: DataSet, config: DataConfig, directory: Path) -> None:
             partial.unlink(missing_ok=True)
     if not samples:
         raise DataError(f"{data.path}: {_why_no_sample(data, config)}")
+    return said
 
 
 def _why_no_sample(data: DataSet, config: DataConfig) -> str:
@@ -139,10 +167,11 @@ def _why_no_sample(data: DataSet, config: DataConfig) -> str:
     return f"{told}. When it was prepared: is columns.user the customer's column, and not a visit's or an order's?"
 
 
-def _paths(data: DataSet, config: DataConfig, directory: Path) -> tuple[Path, Path]:
-    """Raw little-endian arrays: the prefix sum of windows a row, int64 [rows + 1], and the windows, int32 [samples, 5]."""
+def _paths(data: DataSet, config: DataConfig, directory: Path) -> tuple[Path, Path, Path]:
+    """Raw little-endian arrays: the prefix sum of windows a row, int64 [rows + 1], and the windows, int32 [samples, 5]; and the
+    record of them."""
     name = f"samples-{data.manifest.fingerprint[:16]}-{config.samples_key()}"
-    return directory / f"{name}.rows.bin", directory / f"{name}.windows.bin"
+    return directory / f"{name}.rows.bin", directory / f"{name}.windows.bin", directory / f"{name}.json"
 
 
 def windows_of(rows: Rows, config: DataConfig, codes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -25,10 +27,22 @@ from attnrec_dist.engine.average import AVERAGE
 from attnrec_dist.engine.parts import load_parts, part_name, part_tensors
 from attnrec_dist.engine.strategy import Strategy
 from attnrec_dist.errors import DamagedError, StorageError
-from attnrec_dist.run_dir import AVERAGE_FILE, CHECKPOINT_FORMAT, MARKER, OBJECTIVE_FILE, RunDir, checksum, verify, write_whole
+from attnrec_dist.run_dir import (
+    ASIDE,
+    AVERAGE_FILE,
+    CHECKPOINT_FORMAT,
+    MARKER,
+    OBJECTIVE_FILE,
+    RunDir,
+    is_checkpoint,
+    verify,
+    write_whole,
+)
 from attnrec_dist.settings import Section
+from attnrec_dist.stored import read_tree, sealed, sha256_of
 
-ASIDE = ".aside"
+PROGRESS = "progress.json"
+LEFTOVER = re.compile(r"\.step-\d+(\.\d+\.partial|\.aside)")  # of an attempt that was killed
 
 
 class CheckpointConfig(Section):
@@ -145,17 +159,16 @@ def _write(attempt: Path, item: Content | None) -> None:
 
 def _finish(attempt: Path, final: Path, progress: Progress, identity: dict[str, Any]) -> None:
     """What makes the files a checkpoint. Rank 0."""
-    (attempt / "progress.json").write_text(json.dumps(asdict(progress)))
-    _sync(attempt / "progress.json")
+    (attempt / PROGRESS).write_text(json.dumps(asdict(progress)))
+    _sync(attempt / PROGRESS)
     if (final / MARKER).is_file():
         final.rename(final.with_name(f".{final.name}{ASIDE}"))
     _remove(final)  # an unmarked leftover of a killed attempt
     attempt.rename(final)
     _sync(final.parent)
-    files = {file.name: {"bytes": file.stat().st_size, "sha256": checksum(file)} for file in sorted(final.iterdir())}
-    write_whole(
-        final / MARKER, json.dumps({"format_version": CHECKPOINT_FORMAT, **identity, "step": progress.step, "files": files})
-    )
+    files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(final.iterdir())}
+    marker = {"format_version": CHECKPOINT_FORMAT, **identity, "step": progress.step, "files": files}
+    write_whole(final / MARKER, json.dumps(sealed(marker)))
 
 
 def told(doing: str, function: Callable[[], None]) -> Callable[[], None]:
@@ -175,21 +188,26 @@ def told(doing: str, function: Callable[[], None]) -> Callable[[], None]:
 
 
 def prune(run_dir: RunDir, keep: int, best_step: int) -> None:
-    """Removes all but the newest `keep` checkpoints and the best one, and what killed attempts left behind."""
+    """Removes all but the newest `keep` checkpoints and the best one, and what killed attempts left; nobody else's files."""
     complete = run_dir.complete_checkpoints()
     spared = set(complete[-keep:]) | {run_dir.checkpoints / f"step-{best_step:08d}"}
     for path in run_dir.checkpoints.iterdir():
-        if path not in spared:
+        if path not in spared and (is_checkpoint(path) or LEFTOVER.fullmatch(path.name)):
             (path / MARKER).unlink(missing_ok=True)  # first, so that a half-removed one is no checkpoint
             _remove(path)
 
 
 def link(run_dir: RunDir, name: str, checkpoint: Path) -> None:
-    """Points `best` or `last` at a checkpoint, in one move."""
+    """Points `best` or `last` at a checkpoint, in one move. What stands there and is no link is moved aside: it is not ours."""
+    place, target = run_dir.path / name, checkpoint.relative_to(run_dir.path)
+    if place.is_symlink() and Path(os.readlink(place)) == target:
+        return
+    if place.exists() and not place.is_symlink():
+        place.rename(place.with_name(f"{name}.moved-aside-{time.time_ns()}"))
     partial = run_dir.path / f".{name}.{os.getpid()}"
     partial.unlink(missing_ok=True)
-    partial.symlink_to(checkpoint.relative_to(run_dir.path))
-    partial.replace(run_dir.path / name)
+    partial.symlink_to(target)
+    partial.replace(place)
 
 
 def load_weights(checkpoint: Path, objective: nn.Module) -> None:
@@ -200,32 +218,48 @@ def load_weights(checkpoint: Path, objective: nn.Module) -> None:
 def load(checkpoint: Path, strategy: Strategy) -> Progress:
     """Restores the optimizer of this rank's pieces and the loss scale, and returns where the run was."""
     load_parts(checkpoint, strategy.pieces, strategy.optimizer)
-    progress = Progress(**json.loads((checkpoint / "progress.json").read_text()))
+    progress = read_progress(checkpoint)
     if strategy.scaler is not None:
         strategy.scaler.load(progress.scaler)
     return progress
 
 
-def newest(run_dir: RunDir, identity: dict[str, Any], say: Callable[[str], None]) -> str:
-    """The name of the newest checkpoint that is whole, checked, or "" where there is none; on rank 0.
+def read_progress(checkpoint: Path) -> Progress:
+    """Raises DamagedError where it is no such thing; `run_dir.verify` comes first."""
+    try:
+        return TypeAdapter(Progress).validate_python(read_tree(checkpoint / PROGRESS))
+    except (OSError, ValueError) as error:
+        raise DamagedError(
+            f"{checkpoint / PROGRESS}: cannot be read ({str(error).splitlines()[0]}); remove {checkpoint}"
+        ) from None
 
-    Damaged ones after it are told to `say`, and are no checkpoints from then on. Raises DamagedError where all are,
-    CheckpointError where one is not of this run.
+
+def newest(run_dir: RunDir, identity: dict[str, Any]) -> tuple[Path | None, list[tuple[Path, str]]]:
+    """The newest checkpoint that is whole, checked, None where there is none; and damaged ones after it, and how. Writes nothing.
+
+    Raises DamagedError where all are, CheckpointError where one is not of this run.
     """
-    damaged: list[tuple[Path, DamagedError]] = []
+    damaged: list[tuple[Path, str]] = []
     for path in reversed(run_dir.complete_checkpoints()):
         try:
             verify(path, identity)
+            read_progress(path)
         except DamagedError as error:
-            damaged.append((path, error))
+            damaged.append((path, str(error).rpartition("; ")[0]))
             continue
-        for each, why in damaged:
-            say(f"attnrec: {str(why).rpartition('; ')[0]}; going on from the one before it")
-            (each / MARKER).unlink()
-        return path.name
+        return path, damaged
     if damaged:
-        raise damaged[0][1]
-    return ""
+        raise DamagedError(
+            f"{damaged[0][1]}; none is left that is whole: remove {run_dir.checkpoints} to begin anew, or choose "
+            "another --run_dir"
+        )
+    return None, damaged
+
+
+def pass_over(damaged: Iterable[Path]) -> None:
+    """These are no checkpoints from now on. Rank 0."""
+    for path in damaged:
+        (path / MARKER).unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -15,7 +15,7 @@ from attnrec_dist.data.views import Part
 from attnrec_dist.distributed import World
 from attnrec_dist.engine.compared_values import VALUES, Contender, Values
 from attnrec_dist.engine.evaluate_run import TIMEOUT_SECONDS, silence_of
-from attnrec_dist.engine.identity import identity, stored_identity
+from attnrec_dist.engine.identity import identity, is_whole, stored_identity
 from attnrec_dist.engine.join import join
 from attnrec_dist.engine.watchdog import Watchdog
 from attnrec_dist.errors import ConfigError
@@ -125,6 +125,9 @@ def reusable(run: Contender, names: Sequence[str]) -> str | None:
         if found != run.identity:
             passed_over = f"{file} is of another checkpoint or configuration ({found.get('checkpoint')}), not used; "
         elif set(names) <= set(pq.read_schema(file).names):
+            if not is_whole(file):
+                passed_over = f"{file} is damaged, not used; "
+                continue
             say(f"{run.name}: {run.identity['checkpoint']}, values read from {file}")
             return str(file)
     say(f"{run.name}: {run.identity['checkpoint']}, {passed_over}evaluating now")

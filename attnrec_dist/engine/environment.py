@@ -15,6 +15,7 @@ import torch
 
 from attnrec_dist.engine.join import Job
 from attnrec_dist.errors import StorageError
+from attnrec_dist.stored import append_line
 
 PACKAGES = ("attnrec_dist", "torch", "accelerate", "deepspeed", "datasets", "numpy", "pyarrow", "safetensors")
 SOURCE = Path(__file__).parent.parent
@@ -23,8 +24,7 @@ SOURCE = Path(__file__).parent.parent
 def note_job(path: Path, job: Job, fingerprint: str) -> None:
     """Adds this job's line. Raises StorageError."""
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(environment(job) | {"data fingerprint": fingerprint}) + "\n")
+        append_line(path, json.dumps(environment(job) | {"data fingerprint": fingerprint}))
     except OSError as error:
         raise StorageError.of(error, f"writing {path}") from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from attnrec_dist.data.examples import ExampleSet
 from attnrec_dist.data.samples import ExampleSamples
 from attnrec_dist.data.views import Part, find_views
 from attnrec_dist.distributed import World
+from attnrec_dist.engine.checkpoint import read_progress
 from attnrec_dist.engine.identity import identity, stamped
 from attnrec_dist.engine.join import join
 from attnrec_dist.engine.watchdog import Watchdog, WatchdogConfig
@@ -126,9 +126,9 @@ def thresholds_of(trained: TrainedModel, config: ExampleMeasuringConfig, world: 
     """Those that were chosen on validation when the checkpoint was made; chosen now where it was made without validating."""
 
     def kept() -> Thresholds | None:
-        progress = json.loads((trained.checkpoint / "progress.json").read_text())
-        extra = progress.get("extra", {})
-        return dict(extra["thresholds"]) if extra.get("step") == progress["step"] and "thresholds" in extra else None
+        progress = read_progress(trained.checkpoint)
+        extra = progress.extra
+        return dict(extra["thresholds"]) if extra.get("step") == progress.step and "thresholds" in extra else None
 
     found: Thresholds | None = world.on_main(kept)
     if found is not None:

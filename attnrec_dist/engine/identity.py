@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from attnrec_dist.inference.load import TrainedModel
 from attnrec_dist.models import model_task
-from attnrec_dist.run_dir import MARKER, checksum
+from attnrec_dist.run_dir import MARKER
+from attnrec_dist.stored import sha256_of, size_of
 
 KEY = b"attnrec"
 NOT_OF_THE_VALUES = ("path", "workers", "loader_timeout", "verify", "block_size", "shuffle_blocks")  # keys of the data section
@@ -27,7 +28,7 @@ def identity(trained: TrainedModel, split: str) -> dict[str, Any]:
     return {
         "tested_on": tested_on(trained, split),
         "checkpoint": trained.checkpoint.name,
-        "checkpoint sha256": checksum(trained.checkpoint / MARKER),
+        "checkpoint sha256": sha256_of(trained.checkpoint / MARKER),
         "scoring": hashlib.sha256(scoring.encode()).hexdigest(),
     }
 
@@ -50,7 +51,17 @@ def stamped(table: pa.Table, of: dict[str, Any]) -> pa.Table:
 def stored_identity(file: Path) -> dict[str, Any] | None:
     """The identity in a Parquet file; None where it has none, or is no Parquet file."""
     try:
-        found: dict[str, Any] = json.loads((pq.read_schema(file).metadata or {})[KEY])
-    except (OSError, ValueError, KeyError):  # pyarrow's own errors are ValueErrors
+        size_of(file)
+        found = json.loads((pq.read_schema(file).metadata or {})[KEY])
+    except (OSError, ValueError, KeyError, RecursionError):  # pyarrow's own errors are ValueErrors
         return None
-    return found
+    return found if isinstance(found, dict) else None
+
+
+def is_whole(file: Path) -> bool:
+    """Whether a Parquet file of values can be read to its end, its pages as their checksums say."""
+    try:
+        pq.read_table(file, page_checksum_verification=True)
+    except (OSError, ValueError):
+        return False
+    return True

@@ -28,14 +28,22 @@ def train_in(run_dir: RunDir, config: RunConfig) -> int:
     except BaseException as caught:
         error = in_our_words(caught, config)
         if run_dir.locked:
-            state: State = "user_error" if isinstance(error, UserError) else "fault"
-            if state == "user_error" and not is_launched() and run_dir.discard():
-                raise error from None  # a start that was refused leaves nothing; under a launcher status.json tells the outcome
-            with contextlib.suppress(StorageError):  # on a full disk the first error is the one to tell
-                run_dir.write_status(state, int(run_dir.status()["step"]), str(error) or type(error).__name__)
+            leave_word(run_dir, error)
         if error is caught:
             raise
         raise error from caught
+
+
+def leave_word(run_dir: RunDir, error: BaseException) -> None:
+    """Of a training that failed, in status.json. A start that was refused leaves the directory as it was; only one that it made
+    itself, under a launcher, where status.json has to tell the outcome, stays."""
+    state: State = "user_error" if isinstance(error, UserError) else "fault"
+    if not run_dir.begun and not (run_dir.is_new and is_launched()):
+        if not run_dir.discard():
+            run_dir.leave()
+        return
+    with contextlib.suppress(StorageError):  # on a full disk the first error is the one to tell
+        run_dir.write_status(state, int(run_dir.status()["step"]), str(error) or type(error).__name__)
 
 
 def in_our_words(error: BaseException, config: RunConfig) -> BaseException:
@@ -83,6 +91,8 @@ def tell_end(run: Run, code: ExitCode, progress: Progress, figures: list[str]) -
         run_dir.write_status("stopped", progress.step, reason)
     else:
         run_dir.write_status("done", progress.step, progress.finished)
+    if not run_dir.begun:
+        run_dir.leave()
     for line in figures:
         run.say(line)
     if code == ExitCode.RUN_AGAIN:

@@ -5,12 +5,13 @@ Validation tells when to stop, and its events teach nothing. Whoever puts a mode
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from attnrec_dist.data.manifest import read_manifest
+from attnrec_dist.engine.tracking import metric_lines
 from attnrec_dist.errors import DataError, RunDirError
-from attnrec_dist.run_dir import RunDir
+from attnrec_dist.run_dir import RunDir, read_marker, refuse_other_keys, step_of
+from attnrec_dist.settings import read_yaml
 
 
 def refit_overrides(run: RunDir, data: Any) -> dict[str, Any]:
@@ -22,6 +23,8 @@ def refit_overrides(run: RunDir, data: Any) -> dict[str, Any]:
     status = run.status()
     if status["state"] != "done":
         raise RunDirError(f"{run.path}: is {status['state']}, so its length is not chosen yet; finish it with attnrec train")
+    best = run.checkpoint("best")
+    refuse_other_keys(best, read_marker(best), read_yaml(run.config))
     manifest = read_manifest(data)
     held_back = manifest.counts.validation_events
     if held_back and manifest.split.kind == "leave_one_out":
@@ -39,9 +42,8 @@ def refit_overrides(run: RunDir, data: Any) -> dict[str, Any]:
 
 def chosen_epochs(run: RunDir) -> float:
     """The length of the run's best checkpoint. Raises RunDirError."""
-    step = int((run.path / "best").resolve().name.removeprefix("step-")) if (run.path / "best").exists() else None
-    for line in run.metrics.read_text(encoding="utf-8").splitlines() if run.metrics.exists() else ():
-        values = json.loads(line)
-        if values["step"] == step and "epoch" in values:
+    step = step_of(run.checkpoint("best"))
+    for _, values in metric_lines(run.metrics):
+        if values and values["step"] == step and "epoch" in values:
             return float(values["epoch"])
     raise RunDirError(f"{run.path}: does not tell how long its best checkpoint was trained; train it anew")

@@ -23,9 +23,10 @@ from attnrec_dist.engine.join import Job, join
 from attnrec_dist.engine.precision import Precision
 from attnrec_dist.engine.preemption import StopRequest
 from attnrec_dist.engine.run import Run, assemble, watchdog_of
+from attnrec_dist.engine.tracking import metric_lines
 from attnrec_dist.engine.train import build, update
 from attnrec_dist.errors import ConfigError
-from attnrec_dist.run_dir import RunDir, verify, write_whole
+from attnrec_dist.run_dir import RunDir, step_of, verify, write_whole
 
 if TYPE_CHECKING:
     from attnrec_dist.run_config import RunConfig
@@ -43,8 +44,6 @@ def reopen(run_dir: RunDir, config: RunConfig, joined: bool = False) -> Run:
     job = join(train.precision, train.timeout, train.deterministic) if joined else plain
     run = assemble(config, run_dir, job, watchdog_of(config, run_dir, job.world), StopRequest())
     run.replayed = True
-    for checkpoint in run_dir.complete_checkpoints()[-1:]:
-        verify(checkpoint, {"data fingerprint": run.data.manifest.fingerprint})
     return run
 
 
@@ -111,7 +110,7 @@ def replay(past: Run, step: int) -> dict[str, Any]:
 def recompute(past: Run, step: int) -> dict[str, Any]:
     """The step's loss, computed again on this process, from the newest checkpoint before it or else from the start. Raises
     FaultError, as the training did, where it is not finite."""
-    before = [each for each in past.run_dir.complete_checkpoints() if _step_of(each) < step]
+    before = [each for each in past.run_dir.complete_checkpoints() if step_of(each) < step]
     found = before[-1] if before else None
     if found:
         verify(found, past.identity)
@@ -132,19 +131,9 @@ def apart(found: dict[str, Any]) -> str:
     return f": {difference:.2g} apart (other processes draw other dropout, other devices round otherwise, keys may have changed)"
 
 
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
-
-
 def logged_loss(run_dir: RunDir, step: int) -> float | None:
-    for line in run_dir.metrics.read_text(encoding="utf-8").splitlines() if run_dir.metrics.exists() else ():
-        try:
-            values = json.loads(line)
-        except ValueError:  # the last line of a killed run may be half a line
-            break
-        if values["step"] == step and "loss" in values:
-            return float(values["loss"])
-    return None
+    lines = (found for _, found in metric_lines(run_dir.metrics) if found)
+    return next((float(found["loss"]) for found in lines if found["step"] == step and "loss" in found), None)
 
 
 def digest(batch: Batch) -> str:

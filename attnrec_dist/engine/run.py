@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from attnrec_dist.data.fingerprint import confirm
 from attnrec_dist.data.loader import GlobalBatch, Share, Steps
 from attnrec_dist.data.order import Order
 from attnrec_dist.data.samples import Samples
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.distributed import World
-from attnrec_dist.engine.checkpoint import Progress, put_asides_back
+from attnrec_dist.engine.checkpoint import Progress, newest, pass_over, put_asides_back, read_progress
 from attnrec_dist.engine.environment import note_job
 from attnrec_dist.engine.figures import Figures
 from attnrec_dist.engine.join import Job
@@ -27,7 +28,7 @@ from attnrec_dist.engine.trackers import require
 from attnrec_dist.engine.tracking import Metrics, ProgressBar
 from attnrec_dist.engine.watchdog import Watchdog
 from attnrec_dist.errors import ConfigError, RunDirError, StopRequested
-from attnrec_dist.run_dir import RunDir, write_whole
+from attnrec_dist.run_dir import RunDir, read_marker, write_whole
 from attnrec_dist.settings import build, flatten, read_yaml, to_yaml
 
 if TYPE_CHECKING:
@@ -75,12 +76,20 @@ class Run:
     stop: StopRequest
     watchdog: Watchdog
     max_steps: int
+    found: Path | None  # the checkpoint to go on from, whole; None at a beginning
+    progress: Progress  # where the run was then
+    damaged: list[tuple[str, str]]  # newer checkpoints, and what is wrong with them
     replayed: bool = False  # nothing is to be written
 
     @property
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must agree on with the run that loads it."""
-        return {"data fingerprint": self.data.manifest.fingerprint, "model": self.config.model.name}
+        return identity_of(self.config, self.data)
+
+    @property
+    def place(self) -> Path:
+        """Of the checkpoint to go on from, once what a killed job has stepped aside is back."""
+        return self.run_dir.checkpoints / f"step-{self.progress.step:08d}"
 
     def say(self, text: str) -> None:
         if self.world.is_main:
@@ -168,7 +177,7 @@ class Run:
 
 
 def start(config: RunConfig, run_dir: RunDir, job: Job, watchdog: Watchdog, stop: StopRequest) -> Run:
-    """Claims the run directory, opens and checks the data. Raises UserError on every rank alike."""
+    """Locks the run directory and checks everything, writing nothing in it yet. Raises UserError on every rank alike."""
     world = job.world
     if config.train.global_batch_size < world.size:
         raise ConfigError(
@@ -177,9 +186,20 @@ def start(config: RunConfig, run_dir: RunDir, job: Job, watchdog: Watchdog, stop
         )
     world.on_main(lambda: require(config.tracking.trackers))
     world.on_main(lambda: claim(run_dir, config))
-    run = assemble(config, run_dir, job, watchdog, stop)
-    world.on_main(lambda: note_job(run_dir.jobs, job, run.data.manifest.fingerprint))
-    return run
+    return assemble(config, run_dir, job, watchdog, stop)
+
+
+def begin(run: Run) -> None:
+    """The first that is written of a training, once its model stands, too. Rank 0."""
+    run_dir, text = run.run_dir, to_yaml(run.config)
+    run_dir.begun = True
+    pass_over([run_dir.checkpoints / name for name, _ in run.damaged])
+    put_asides_back(run_dir)
+    for _, why in run.damaged:
+        run.say(f"attnrec: {why}; going on from the one before it")
+    write_whole(run_dir.config, f"# versions, commit, processes, data of each job: {run_dir.jobs.name}\n{text}")
+    run_dir.write_status("running", run.progress.step)
+    note_job(run_dir.jobs, run.job, run.data.manifest.fingerprint)
 
 
 def assemble(config: RunConfig, run_dir: RunDir, job: Job, watchdog: Watchdog, stop: StopRequest) -> Run:
@@ -188,9 +208,10 @@ def assemble(config: RunConfig, run_dir: RunDir, job: Job, watchdog: Watchdog, s
     if train.threads:
         torch.set_num_threads(train.threads)
     data = open_data(config, world)
+    name, progress, damaged = world.on_main(lambda: resume_point(run_dir, config, data))
     task = make_task(config, data, run_dir, world)
     order = make_order(config, data, task.samples)
-    return Run(
+    run = Run(
         config=config,
         run_dir=run_dir,
         job=job,
@@ -203,7 +224,24 @@ def assemble(config: RunConfig, run_dir: RunDir, job: Job, watchdog: Watchdog, s
         stop=stop,
         watchdog=watchdog,
         max_steps=last_step(config, order),
+        found=run_dir.checkpoints / name if name else None,
+        progress=Progress(**progress),
+        damaged=damaged,
     )
+    run.progress.finished = run.out_of_patience(run.progress) if name else ""
+    return run
+
+
+def resume_point(run_dir: RunDir, config: RunConfig, data: DataSet) -> tuple[str, dict[str, Any], list[tuple[str, str]]]:
+    """The name of the checkpoint to go on from, "" for none; where the run was then; newer ones that are damaged, and how. Writes
+    nothing. Raises DamagedError, CheckpointError, DataError. Rank 0."""
+    path, damaged = newest(run_dir, identity_of(config, data))
+    if path is None:
+        return "", asdict(Progress()), []
+    known = read_marker(path).manifest
+    if known is not None and known != data.manifest.checksum:
+        confirm(data)
+    return path.name, asdict(read_progress(path)), [(each.name, why) for each, why in damaged]
 
 
 def watchdog_of(config: RunConfig, run_dir: RunDir, world: World) -> Watchdog:
@@ -244,6 +282,8 @@ def open_data(config: RunConfig, world: World) -> DataSet:
         return data
 
     result: DataSet = world.together(opened)
+    if result.note and world.is_main:
+        print(f"attnrec: {result.note}", file=sys.stderr, flush=True)
     return result
 
 
@@ -251,11 +291,32 @@ def claim(run_dir: RunDir, config: RunConfig) -> None:
     """Makes or reopens the run directory, locks it, and refuses a configuration that would make another run of it."""
     run_dir.create()
     run_dir.lock()
-    put_asides_back(run_dir)
     if run_dir.complete_checkpoints():  # an attempt that never got that far binds nobody
         refuse_changes(run_dir, config)
-    write_whole(run_dir.config, f"# versions, commit, processes, data of each job: {run_dir.jobs.name}\n{to_yaml(config)}")
-    run_dir.write_status("running", int(run_dir.status()["step"]))
+
+
+def identity_of(config: RunConfig, data: DataSet) -> dict[str, Any]:
+    """What a checkpoint is bound to, by the names of run_dir.Marker."""
+    return {
+        "data fingerprint": data.manifest.fingerprint,
+        "model": config.model.name,
+        "manifest checksum": data.manifest.checksum,
+        "config": frozen(config.model_dump(mode="json")),
+    }
+
+
+def is_free(key: str) -> bool:
+    """Whether a resumed run may change it."""
+    return key in FREE_KEYS or key.startswith(FREE_SECTIONS)
+
+
+def frozen(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A configuration without the keys that are free."""
+    return {
+        key: frozen(value, f"{prefix}{key}.") if isinstance(value, dict) else value
+        for key, value in tree.items()
+        if not is_free(f"{prefix}{key}" + ("." if isinstance(value, dict) else ""))
+    }
 
 
 def refuse_changes(run_dir: RunDir, config: RunConfig) -> None:
@@ -264,7 +325,7 @@ def refuse_changes(run_dir: RunDir, config: RunConfig) -> None:
     changed = [
         f"{key}: was {before.get(key)!r}, now {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key not in FREE_KEYS and not key.startswith(FREE_SECTIONS)
+        if before.get(key) != now.get(key) and not is_free(key)
     ]
     if changed:
         raise RunDirError(

@@ -66,6 +66,7 @@ class Saver(AbstractContextManager["Saver"]):
 
     def _write(self, progress: Progress, items: checkpoint.Items, world: World) -> None:
         run = self.run
+        world.on_main(run.metrics.sync)  # a checkpoint counts on the lines up to its step
         path = checkpoint.write(run.run_dir, progress, items, run.identity, world)
 
         def settled() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -65,8 +66,10 @@ class NextItem:
 
     def __init__(self, config: RunConfig, data: DataSet, run_dir: RunDir, world: World):
         self.config, self.data, self.world = config, data, world
-        world.on_main(lambda: build_index(data, config.data, run_dir.index))
-        index = open_index(data, config.data, run_dir.index)
+        told = world.on_main(lambda: build_index(data, config.data, run_dir.index))
+        if told and world.is_main:
+            print(f"attnrec: {told}", file=sys.stderr, flush=True)
+        index = open_index(data, config.data, run_dir.index, check=not world.is_main)
         if index is None:
             raise FaultError(
                 f"{run_dir.index}: rank {world.rank} cannot see the sample index; is the directory shared between the nodes?"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,11 +16,13 @@ from pydantic import Field
 from torch import Tensor
 
 from attnrec_dist.engine.trackers import PATIENCE, Tracker, open_trackers
-from attnrec_dist.errors import FaultError, StorageError
+from attnrec_dist.errors import FaultError, RunDirError, StorageError
 from attnrec_dist.run_dir import write_whole
 from attnrec_dist.settings import Section, flatten
+from attnrec_dist.stored import json_lines
 
 PLAIN_LINE_SECONDS = 10.0
+SHOWN = 5  # missing steps that are named
 T = TypeVar("T")
 
 
@@ -45,6 +48,18 @@ class TrackingConfig(Section):
         return [name for name in ("tensorboard", "wandb", "mlflow") if getattr(self, name)]
 
 
+def metric_lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+    """Lines of metrics.jsonl, and what each holds: a step at least; None where it holds no such thing. Raises RunDirError where
+    something else stands in the file's place."""
+    try:
+        for line, found in json_lines(path):
+            numbers = {key: found.get(key, 0) for key in ("step", "loss", "seconds", "epoch")} if found else {}
+            right = all(isinstance(number, int | float) for number in numbers.values()) and isinstance(numbers.get("step"), int)
+            yield line, found if right and found and "step" in found else None
+    except OSError as error:
+        raise RunDirError(f"{path}: cannot be read ({error.strerror}); move it away, and run the same command again") from None
+
+
 class Metrics:
     """One JSON object a line. Values may be tensors on the device: they are read when lines are written, not before."""
 
@@ -54,23 +69,30 @@ class Metrics:
         self._asked: Callable[[], list[Tracker]] = list
         self._waiting: list[dict[str, Any]] = []
 
-    def cut_back(self, step: int, evaluated: bool = True) -> float:
-        """Drops what was logged after the step that a resumed run starts from, and that step's evaluation if it is to be done.
+    def cut_back(self, step: int, evaluated: bool = True, say: Callable[[str], None] = lambda text: None) -> float:
+        """Drops what was logged after the step that a resumed run starts from, and that step's evaluation if it is to be done;
+        tells of steps before it that are missing.
 
-        The clock of training, in seconds, when the last of it was done; 0 on ranks that write nothing.
+        The clock of training, in seconds, when the last of it was done; 0 on ranks that write nothing. Raises RunDirError where
+        something else stands in the file's place.
         """
-        if not self.active or not self.path.exists():
+        if not self.active:
             return 0.0
-        kept, seconds = [], 0.0
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                found = json.loads(line)
-                seconds = float(found.get("seconds", seconds))
-                if found["step"] < step or (found["step"] == step and (evaluated or "loss" in found)):
-                    kept.append(line + "\n")
-            except (ValueError, KeyError):  # the last line of a killed run may be half a line
-                break
-        write_whole(self.path, "".join(kept))
+        kept, steps, seconds, changed = [], set(), 0.0, False
+        for line, found in metric_lines(self.path):
+            seconds = float(found.get("seconds", seconds)) if found else seconds
+            if found and (found["step"] < step or (found["step"] == step and (evaluated or "loss" in found))):
+                kept.append(line.rstrip(b"\n") + b"\n")
+                changed |= not line.endswith(b"\n")
+                steps |= {found["step"]} if "loss" in found else set()
+            else:
+                changed = True
+        if changed:
+            write_whole(self.path, b"".join(kept).decode())
+        missing = sorted(set(range(1, step + 1)) - steps)
+        if missing:
+            shown = ", ".join(map(str, missing[:SHOWN])) + (", ..." if len(missing) > SHOWN else "")
+            say(f"attnrec: {self.path}: {len(missing):,} of the steps up to {step:,} are missing ({shown}): the curve has a hole")
         return seconds
 
     def log(self, step: int, **values: Any) -> None:
@@ -97,6 +119,16 @@ class Metrics:
                     f"the loss of step {line['step']} is {line['loss']}; the newest checkpoint is from before it: "
                     "lower --optimizer.lr or set --optimizer.clip_norm 1.0, and run again"
                 )
+
+    def sync(self) -> None:
+        """What was flushed is on the disk, whatever happens to the machine. Raises StorageError."""
+        if not self.active or not self.path.exists():
+            return
+        try:
+            with open(self.path, "rb") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StorageError.of(error, f"writing {self.path}") from None
 
     def first_not_finite(self) -> tuple[int, float] | None:
         """Step and loss of the first of the waiting lines whose loss is not finite."""

@@ -22,7 +22,7 @@ from attnrec_dist.engine.optim import learning_rate, make_optimizer, set_learnin
 from attnrec_dist.engine.precision import Precision, PrecisionName
 from attnrec_dist.engine.profile import StepProfile
 from attnrec_dist.engine.recompute import recompute_blocks
-from attnrec_dist.engine.run import Run
+from attnrec_dist.engine.run import Run, begin
 from attnrec_dist.engine.saving import Saver, settle
 from attnrec_dist.engine.spread import spread
 from attnrec_dist.engine.strategy import Strategy
@@ -67,12 +67,11 @@ class TrainConfig(Section):
 
 def train(run: Run) -> tuple[ExitCode, Progress]:
     """Train to the last step, a stop request or a fault; a restart goes on where this ended (promises 3, 4, 7)."""
-    found = newest(run)
-    strategy = build(run, found)
-    progress = restore(run, strategy, found)
-    if run.finished(progress):
-        run.say(f"nothing left to do: {progress.finished or f'step {progress.step} of {run.max_steps} is done'}")
-        return ExitCode.DONE, progress
+    if run.finished(run.progress):
+        return ExitCode.DONE, nothing_left(run)
+    strategy = build(run, run.found)
+    run.world.on_main(lambda: begin(run))
+    progress = restore(run, strategy)
     for remark in run.task.remarks():
         run.say(f"note: {remark}")
     strategy.warm_up(run.steps.micro_batch(torch.tensor([PADDING]).numpy()))
@@ -206,20 +205,26 @@ class Objective(nn.Module):
         return total, weight
 
 
-def newest(run: Run) -> Path | None:
-    """The newest checkpoint that is whole; the same on every rank."""
-    found = run.world.on_main(lambda: checkpoint.newest(run.run_dir, run.identity, run.say))
-    return run.run_dir.checkpoints / found if found else None
+def nothing_left(run: Run) -> Progress:
+    """Says so. Only what a kill may have left undone after the last checkpoint is done."""
+    progress = run.progress
+
+    def put_right() -> None:
+        checkpoint.put_asides_back(run.run_dir)
+        settle(run, progress, run.place)
+
+    run.world.on_main(put_right)
+    run.say(f"nothing left to do: {progress.finished or f'step {progress.step} of {run.max_steps} is done'}")
+    return progress
 
 
-def restore(run: Run, strategy: Strategy, path: Path | None) -> Progress:
+def restore(run: Run, strategy: Strategy) -> Progress:
     """Goes back to a checkpoint whose weights are there already, on every rank; a fresh run begins at step 0."""
-    progress = Progress()
-    if path:
-        progress = run.world.together(lambda: checkpoint.load(path, strategy))
+    progress, path = run.progress, run.place
+    if run.found:
+        run.world.together(lambda: checkpoint.load(path, strategy))
         run.world.on_main(lambda: settle(run, progress, path))  # a kill may have come between the checkpoint and this
-        progress.finished = run.out_of_patience(progress)
         run.say(f"going on from step {progress.step} ({path.name})")
-    reached = run.metrics.cut_back(progress.step, evaluated=not progress.owes_evaluation)
+    reached = run.metrics.cut_back(progress.step, not progress.owes_evaluation, run.say)
     progress.lost_seconds += max(0.0, reached - progress.seconds)
     return progress

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,14 @@ from torch import Tensor, nn
 
 from attnrec_dist.batch import SequenceBatch, TaskName
 from attnrec_dist.data.config import DataConfig
+from attnrec_dist.data.fingerprint import confirm
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.spec import data_spec
+from attnrec_dist.distributed import World
 from attnrec_dist.errors import CheckpointError, DataError, RunDirError
-from attnrec_dist.losses import rank_as_trained
+from attnrec_dist.losses import DEFAULT, loss_config_class, rank_as_trained
 from attnrec_dist.models import build_model, model_config_class, model_task
-from attnrec_dist.run_dir import MARKER, RunDir, read_weights
+from attnrec_dist.run_dir import RunDir, read_marker, read_weights, refuse_other_keys
 from attnrec_dist.settings import build, read_yaml
 
 
@@ -68,15 +71,22 @@ def load_model(
         relative = "" if Path(config.path).is_absolute() else "relative to the current directory; "
         raise DataError(f"{error}. The path stands in {where}, {relative}name the data set with --data DIR") from None
     folder = run_dir.checkpoint(checkpoint)
-    trained_on = read_marker(folder).get("data fingerprint")
-    if trained_on != data_set.manifest.fingerprint:
+    marker = read_marker(folder)
+    if marker.data_fingerprint != data_set.manifest.fingerprint:
         raise CheckpointError(
-            f"{folder}: was trained on the data set {trained_on}, but {config.path} is {data_set.manifest.fingerprint}; "
-            "name the right one with --data"
+            f"{folder}: was trained on the data set {marker.data_fingerprint}, but {config.path} is "
+            f"{data_set.manifest.fingerprint}; name the right one with --data"
         )
+    refuse_other_keys(folder, marker, tree)
+    if marker.manifest is not None and marker.manifest != data_set.manifest.checksum:
+        confirm(data_set)
+    elif data_set.note and World.current(torch.device("cpu")).is_main:
+        print(f"attnrec: {data_set.note}", file=sys.stderr, flush=True)
     model = build_model(model_config, data_spec(data_set, config))
     if hasattr(model, "table"):
-        rank_as_trained(model.table, bool((tree.get("loss") or {}).get("normalize")))  # type: ignore[arg-type]
+        loss = tree.get("loss") or {}
+        keys = build(loss_config_class(loss.get("name", DEFAULT[model_task(name)])), loss, where)
+        rank_as_trained(model.table, getattr(keys, "normalize", False))  # type: ignore[arg-type]
     weights = read_weights(folder)
     if next(iter(weights.values())).dtype == torch.float64:
         model = model.double()
@@ -88,16 +98,6 @@ def load_model(
         ) from None
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return TrainedModel(run_dir, folder, config, tree, data_set, model.to(device).eval(), device)
-
-
-def read_marker(checkpoint: Path) -> dict[str, Any]:
-    import json
-
-    try:
-        marker: dict[str, Any] = json.loads((checkpoint / MARKER).read_text())
-    except (OSError, ValueError):
-        raise CheckpointError(f"{checkpoint}: its {MARKER} cannot be read; name another with --checkpoint") from None
-    return marker
 
 
 @dataclass

@@ -5,18 +5,17 @@ Also the item statistics' files. numpy and pyarrow only. Memory: one shard.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pds
 
-from attnrec_dist.data.manifest import NUMERIC_PREFIX, schema, sha256_of
+from attnrec_dist.data.blocks import hashes_of
+from attnrec_dist.data.fingerprint import Fingerprint
+from attnrec_dist.data.manifest import schema
 from attnrec_dist.data.shards import Rows, Shard
 from attnrec_dist.prepare.steps import TRAIN, VALIDATION, numbers
 
@@ -44,41 +43,6 @@ class Tally:
         self.users_without_train_events += int((rows.train_end == 0).sum())
         self.start_time = min(self.start_time, int(rows.times.min()))
         self.end_time = max(self.end_time, int(rows.times.max()))
-
-
-class Fingerprint:
-    """sha256 of each logical column over all rows in order, then of these and the settings: no shard, no file leaves a trace.
-
-    Every value is hashed as little-endian bytes, a text as its length (uint32) and its UTF-8 bytes.
-    """
-
-    def __init__(self) -> None:
-        self.columns: dict[str, Any] = {}
-
-    def add_rows(self, rows: Rows) -> None:
-        self.add("length", np.diff(rows.offsets).astype("<i8"))
-        self.add("train_end", rows.train_end.astype("<i4"))
-        self.add("valid_end", rows.valid_end.astype("<i4"))
-        self.add("items", rows.items.astype("<i4"))
-        self.add("times", rows.times.astype("<i8"))
-        self.add("events", rows.events.astype("i1"))
-        for name, values in rows.numeric.items():
-            self.add(NUMERIC_PREFIX + name, values.astype("<f4"))
-
-    def add(self, column: str, values: np.ndarray) -> None:
-        self.columns.setdefault(column, hashlib.sha256()).update(np.ascontiguousarray(values).view(np.uint8))
-
-    def add_texts(self, column: str, texts: list[str]) -> None:
-        coded = [each.encode() for each in texts]
-        joined = b"".join(len(each).to_bytes(4, "little") + each for each in coded)
-        self.columns.setdefault(column, hashlib.sha256()).update(joined)
-
-    def hexdigest(self, settings: dict[str, Any]) -> str:
-        columns = {name: hasher.hexdigest() for name, hasher in self.columns.items()}
-        canonical = json.dumps(
-            {"columns": columns, "settings": settings}, sort_keys=True, separators=(",", ":"), ensure_ascii=False
-        )
-        return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def read_shard(directory: Path, numeric: list[str]) -> Rows:
@@ -122,7 +86,8 @@ def _batch(rows: Rows, start: int, stop: int, shape: pa.Schema) -> pa.RecordBatc
 
 def record_of(path: Path, rows: int) -> Shard:
     """What the manifest says of a file."""
-    return Shard(name=path.name, rows=rows, bytes=path.stat().st_size, sha256=sha256_of(path))
+    sha256, blocks = hashes_of(path)
+    return Shard(name=path.name, rows=rows, bytes=path.stat().st_size, sha256=sha256, blocks=blocks)
 
 
 class ListFile:

@@ -7,6 +7,7 @@ for the same output empties it, after it has put back a data set that was about 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 from attnrec_dist.data.manifest import MANIFEST, SEQUENCES, Manifest
 from attnrec_dist.data.shards import EXAMPLES
 from attnrec_dist.errors import ConfigError, StorageError
+from attnrec_dist.stored import sealed
 
 LOCK = "lock"
 REPLACED = "replaced"
@@ -37,7 +39,7 @@ class Workplace:
         for directory in (self.building / SEQUENCES, self.building / EXAMPLES, self.building):
             for path in directory.iterdir() if directory.is_dir() else ():
                 _sync(path)
-        text = manifest.model_dump_json(indent=1)
+        text = json.dumps(sealed(manifest.model_dump(mode="json")), indent=1, ensure_ascii=False)
         with (self.building / MANIFEST).open("w", encoding="utf-8") as file:
             file.write(text + "\n")
             file.flush()

@@ -77,8 +77,8 @@ def trained_and_went_on(output: Path, run: Path) -> bool:
 @pytest.mark.parametrize(
     ("mistake", "state", "said"),
     [
-        (["--train.max_stepps", "9"], "stopped", "ended before it came to the run directory"),
-        (["--data", "nowhere"], "user_error", "nowhere"),
+        (["--train.max_stepps", "9"], "stopped", "ended before it changed the run directory"),
+        (["--data", "nowhere"], "stopped", "nowhere"),
         (["--optimizer.lr", "1e30"], "fault", "the loss of step"),
     ],
 )

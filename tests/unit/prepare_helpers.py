@@ -6,6 +6,7 @@ import collections
 import csv
 import datetime as dt
 import hashlib
+import json
 import math
 import struct
 from pathlib import Path
@@ -17,6 +18,7 @@ from attnrec_dist.data.shards import DataSet
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.pipeline import prepare
 from attnrec_dist.settings import build
+from attnrec_dist.stored import sealed
 
 COLUMNS = ["user", "item", "time", "event", "quantity"]
 
@@ -44,6 +46,12 @@ def config_of(files: list[Path], **sections: Any) -> PrepareConfig:
 def run(files: list[Path], directory: Path, **sections: Any) -> DataSet:
     prepare(config_of(files, **sections), Path("/"), directory)
     return DataSet.open(directory)
+
+
+def edit_manifest(path: Path, **changes: Any) -> None:
+    """Other values in the manifest of a data set, with a checksum that fits."""
+    file = path / "manifest.json"
+    file.write_text(json.dumps(sealed(json.loads(file.read_text()) | changes)))
 
 
 def contents(data: DataSet) -> list[tuple[str, int, int, list[tuple[Any, ...]]]]:

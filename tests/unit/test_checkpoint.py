@@ -25,6 +25,7 @@ from attnrec_dist.errors import CheckpointError, DamagedError, StorageError
 from attnrec_dist.run_config import run_config_class
 from attnrec_dist.run_dir import MARKER, RunDir, read_weights, verify
 from attnrec_dist.settings import iterate_keys
+from attnrec_dist.stored import sealed, sha256_of
 
 IDENTITY = {"data fingerprint": "f" * 64, "model": "sasrec"}
 DOC = Path(__file__).parents[2] / "docs" / "resume.md"
@@ -124,38 +125,117 @@ def test_a_checkpoint_of_other_data_or_another_format_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"was written with data fingerprint ffff.*, but this run has abc"):
         verify(path, {**IDENTITY, "data fingerprint": "abc"})
     marker = json.loads((path / MARKER).read_text())
-    (path / MARKER).write_text(json.dumps({**marker, "format_version": 2}))
+    (path / MARKER).write_text(json.dumps(sealed({**marker, "format_version": 2})))
     with pytest.raises(CheckpointError, match="has format 2, this version reads 1"):
         verify(path, IDENTITY)
 
 
-@pytest.mark.parametrize("damage", ["truncate", "marker"])
+@pytest.mark.parametrize("damage", ["truncate", "marker", "list", "step", "progress", "directory"])
 def test_the_newest_whole_one_is_found_and_damaged_ones_are_told(tmp_path, damage):
-    run, told = saved(tmp_path / "run", [1, 2, 3]), []
+    run = saved(tmp_path / "run", [1, 2, 3])
     for path in run.complete_checkpoints()[1:]:
-        if damage == "marker":
-            (path / MARKER).write_text("{")
-        else:
+        marker = json.loads((path / MARKER).read_text())
+        if damage == "truncate":
             os.truncate(path / "objective.safetensors", 10)
-    assert checkpoint.newest(run, IDENTITY, told.append) == "step-00000001"
-    assert len(told) == 2
-    assert all("; going on from the one before it" in each and "remove" not in each for each in told)
+        elif damage == "directory":
+            (path / "progress.json").unlink()
+            (path / "progress.json").mkdir()
+        elif damage == "progress":  # the sums agree: somebody's own
+            (path / "progress.json").write_text("[]")
+            marker["files"]["progress.json"] = {"bytes": 2, "sha256": sha256_of(path / "progress.json")}
+            (path / MARKER).write_text(json.dumps(sealed(marker)))
+        else:
+            changed = {"marker": "{", "list": "[]", "step": json.dumps(sealed({**marker, "step": 1}))}[damage]
+            (path / MARKER).write_text(changed)
+    before = tree(run.path)
+    found, damaged = checkpoint.newest(run, IDENTITY)
+    assert found.name == "step-00000001"
+    assert [path.name for path, _ in damaged] == ["step-00000003", "step-00000002"]
+    assert all("remove" not in why for _, why in damaged)
+    assert tree(run.path) == before, "nothing is written by looking"
+    checkpoint.pass_over(path for path, _ in damaged)
     assert [path.name for path in run.complete_checkpoints()] == ["step-00000001"]
-    assert checkpoint.newest(run, IDENTITY, told.append) == "step-00000001"
-    assert len(told) == 2, "told once"
+
+
+def test_one_flipped_digit_of_a_marker_is_seen(tmp_path):
+    path = saved(tmp_path / "run", [1]).complete_checkpoints()[0]
+    text = (path / MARKER).read_text()
+    for place in re.finditer(r"[0-9a-f]{64}|\d+", text):
+        changed = text[: place.start()] + ("0" if text[place.start()] != "0" else "1") + text[place.start() + 1 :]
+        (path / MARKER).write_text(changed)
+        with pytest.raises(CheckpointError):
+            verify(path, IDENTITY)
+
+
+def test_what_a_checkpoint_was_trained_with_is_bound_to_it(tmp_path):
+    run = RunDir(tmp_path / "run")
+    run.create()
+    identity = {**IDENTITY, "manifest checksum": "m", "config": {"model": {"layers": 2}, "loss": {"name": "softmax"}}}
+    path = checkpoint.save(run, Progress(step=1), alone(*tiny()), identity)
+    assert verify(path, identity).manifest == "m"
+    with pytest.raises(CheckpointError, match=r"changed since; set back:\n  model.layers: was 2, now 3$"):
+        verify(path, {**identity, "config": {"model": {"layers": 3}, "loss": {"name": "softmax"}}})
+    verify(path, {**identity, "config": {**identity["config"], "younger": 1}})
+    verify(saved(tmp_path / "older", [1]).complete_checkpoints()[0], identity)  # knows of neither
+
+
+def tree(path: Path) -> dict[str, bytes | str]:
+    """Every file's bytes and every link's target."""
+    return {
+        str(each): os.readlink(each) if each.is_symlink() else each.read_bytes() for each in path.rglob("*") if not each.is_dir()
+    }
 
 
 def test_where_all_are_damaged_or_one_is_foreign_nothing_is_passed_over(tmp_path):
     run = saved(tmp_path / "run", [1, 2])
     with pytest.raises(CheckpointError, match="but this run has other") as caught:
-        checkpoint.newest(run, {**IDENTITY, "model": "other"}, print)
+        checkpoint.newest(run, {**IDENTITY, "model": "other"})
     assert not isinstance(caught.value, DamagedError)
+    assert "remove" not in str(caught.value)
     for path in run.complete_checkpoints():
         os.truncate(path / "objective.safetensors", 10)
-    with pytest.raises(DamagedError, match="step-00000002"):
-        checkpoint.newest(run, IDENTITY, print)
+    with pytest.raises(DamagedError, match=r"step-00000002.*none is left that is whole: remove"):
+        checkpoint.newest(run, IDENTITY)
     assert len(run.complete_checkpoints()) == 2
-    assert checkpoint.newest(RunDir(tmp_path / "none"), IDENTITY, print) == ""
+    assert checkpoint.newest(RunDir(tmp_path / "none"), IDENTITY) == (None, [])
+
+
+def test_stray_names_are_no_checkpoints_and_stay(tmp_path):
+    run = saved(tmp_path / "run", [1, 2, 3])
+    (run.checkpoints / "step-00000009").write_text("mine")
+    for name in ("step-abc", "step-1", "notes", "step-00000008 copy"):
+        (run.checkpoints / name).mkdir()
+        (run.checkpoints / name / MARKER).write_text("{}")
+    (run.checkpoints / "step-00000007").symlink_to("step-00000001")
+    (run.checkpoints / "step-00000006").symlink_to("nowhere")
+    (run.path / "best").symlink_to("/nowhere")
+    (run.path / "last").mkdir()
+    (run.path / "last" / "mine").touch()
+    stray = {path.name for path in run.checkpoints.iterdir()} - {f"step-{step:08d}" for step in (1, 2, 3)}
+    assert [path.name for path in run.complete_checkpoints()] == [f"step-{step:08d}" for step in (1, 2, 3)]
+    with pytest.raises(CheckpointError, match="no complete checkpoint 'best'"):
+        run.checkpoint("best")
+    checkpoint.prune(run, keep=1, best_step=0)
+    for name in ("best", "last"):
+        checkpoint.link(run, name, run.complete_checkpoints()[-1])
+        assert run.checkpoint(name).name == "step-00000003"
+    assert {path.name for path in run.checkpoints.iterdir()} == stray | {"step-00000003"}
+    assert [(path / "mine").exists() for path in run.path.glob("last.moved-aside-*")] == [True]
+
+
+def test_a_link_that_leads_out_of_the_run_is_no_checkpoint(tmp_path):
+    run, other = saved(tmp_path / "run", [1]), saved(tmp_path / "other", [1])
+    (run.path / "best").symlink_to(other.complete_checkpoints()[0])
+    with pytest.raises(CheckpointError, match="no complete checkpoint 'best'"):
+        run.checkpoint("best")
+
+
+def test_one_that_was_stepped_aside_stands_for_one_that_never_became_whole(tmp_path):
+    run = saved(tmp_path / "run", [1, 2])
+    (run.checkpoints / "step-00000002").rename(run.checkpoints / ".step-00000002.aside")
+    assert checkpoint.newest(run, IDENTITY)[0].name == ".step-00000002.aside"
+    checkpoint.put_asides_back(run)
+    assert checkpoint.newest(run, IDENTITY)[0].name == "step-00000002"
 
 
 # Pruning
@@ -209,7 +289,7 @@ def test_a_disk_that_fills_up_at_any_sync_leaves_the_checkpoint_before_whole(tmp
         assert len(list(run.checkpoints.iterdir())) == len(names)
     verify(run.complete_checkpoints()[-1], IDENTITY)
     checkpoint.save(run, Progress(step=2), alone(module, optimizer), IDENTITY)
-    assert checkpoint.newest(run, IDENTITY, print) == "step-00000002"
+    assert checkpoint.newest(run, IDENTITY)[0].name == "step-00000002"
 
 
 @pytest.fixture
@@ -279,10 +359,10 @@ def test_killed_while_a_step_is_saved_again_the_old_one_is_put_back(tmp_path, mo
 
     with monkeypatch.context() as patched:  # as a kill before the marker leaves it: nothing tidies up
         patched.setattr(checkpoint, "put_asides_back", lambda run_dir: None)
-        patched.setattr(checkpoint, "checksum", killed)
+        patched.setattr(checkpoint, "sha256_of", killed)
         with pytest.raises(KeyboardInterrupt):
             checkpoint.save(run, Progress(step=1, best_value=0.5), alone(module, optimizer), IDENTITY)
-    assert run.complete_checkpoints() == []
+    assert [path.name for path in run.complete_checkpoints()] == [".step-00000001.aside"]
     checkpoint.put_asides_back(run)
     assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000001"]
     verify(run.checkpoints / "step-00000001", IDENTITY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import json
 import math
+import os
 import shutil
 
 import numpy as np
@@ -84,9 +85,21 @@ def test_what_evaluate_wrote_is_used_while_it_is_of_the_same(attnrec, rivals, tm
     assert "evaluating now" in attnrec("compare", *pair, "--split", "validation").err.splitlines()[0]
     last = attnrec("compare", *pair, "--checkpoint", "last")
     assert f"{own / 'test.parquet'} is of another checkpoint or configuration" in last.err
+    values = own / "test.parquet"
+    content = values.read_bytes()
+    for place in range(8, len(content) - 4000, max(1, len(content) // 40)):  # of the pages
+        values.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        again = attnrec("compare", *pair)
+        assert again.out == before.out, place
+    assert f"{values} is damaged, not used; evaluating now" in again.err
+    values.unlink()
+    os.mkfifo(values)
+    assert attnrec("compare", *pair).out == before.out
     config = own / "config.yaml"
     config.write_text(config.read_text().replace("dropout: 0.1", "dropout: 0.2"))  # no matter which key of the model
-    assert "is of another checkpoint or configuration" in attnrec("compare", *pair).err
+    done = attnrec("compare", *pair)
+    assert (done.code, "model.dropout: was 0.1, now 0.2" in done.err) == (2, True)
+    config.write_text(config.read_text().replace("dropout: 0.2", "dropout: 0.1"))
     (own / "foreign.parquet").write_bytes(b"no parquet")
     assert attnrec("compare", *pair).code == 0
 

@@ -8,13 +8,12 @@ import shutil
 import numpy as np
 import pyarrow as pa
 import pytest
-from prepare_helpers import flip_byte
+from prepare_helpers import edit_manifest, flip_byte
 from tiny_examples import WORDS, add_examples
 
 from attnrec_dist.data.example_format import EXAMPLE_PARTS, FIELD_PREFIX, LABEL_PREFIX
 from attnrec_dist.data.examples import ExampleSet
 from attnrec_dist.data.inspect import inspect
-from attnrec_dist.data.manifest import MANIFEST
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.errors import ConfigError, DataError, FaultError
 from attnrec_dist.evaluation.data_report import report
@@ -137,7 +136,7 @@ def test_inspect_finds_examples_that_are_not_as_promised(folder, column, value, 
     spec = data.manifest.examples
     shards = {**spec.shards, "train": [example_files.record_of(file, record.rows)]}
     changed = data.manifest.model_copy(update={"examples": spec.model_copy(update={"shards": shards})})
-    (folder / MANIFEST).write_text(changed.model_dump_json())
+    edit_manifest(folder, **changed.model_dump(mode="json"))
     with pytest.raises(DataError, match=what):
         inspect(DataSet.open(folder))
 

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 
+from attnrec_dist.data.blocks import StoredFile
 from attnrec_dist.data.gather import Gather, MappedFile
+from attnrec_dist.prepare.finish import record_of
 
 ROWS = st.lists(st.lists(st.integers(-5, 5), max_size=4), min_size=1, max_size=12)
 SCHEMA = pa.schema(
@@ -36,7 +38,7 @@ def taken_from(rows, per_batch, batches_per_file):
             with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, SCHEMA) as writer:
                 for batch in batches[first : first + batches_per_file]:
                     writer.write_batch(batch)
-            files.append(MappedFile.open(path))
+            files.append(MappedFile.open(StoredFile(path, record_of(path, 0))))
         return Gather(files, SCHEMA)
 
 
@@ -78,4 +80,4 @@ def test_a_file_that_cannot_be_mapped_is_told(tmp_path):
     with pa.OSFile(str(tmp_path / "a"), "wb") as file, pa.ipc.new_stream(file, batch.schema, options=options) as writer:
         writer.write_batch(batch)
     with pytest.raises(pa.ArrowInvalid, match="compressed"):
-        Gather([MappedFile.open(tmp_path / "a")], batch.schema)
+        Gather([MappedFile.open(StoredFile(tmp_path / "a", record_of(tmp_path / "a", 0)))], batch.schema)

@@ -15,7 +15,7 @@ NAMES = [str(file.relative_to(ROOT)) for file in FILES]
 # errors settings batch -> distributed run_dir -> ops -> {data | models | losses} -> inference -> ... -> commands -> cli
 LEVELS = [
     ["errors", "yaml_text", "settings", "batch", "outputs", "timestamps", "read_times"],
-    ["distributed", "run_dir"],
+    ["distributed", "stored", "run_dir"],
     ["ops"],
     ["data", "models", "losses"],
     ["inference"],
@@ -38,6 +38,9 @@ OF_PREPARE = {
     "batch",
     "distributed",
     "run_dir",
+    "stored",
+    "data.blocks",
+    "data.fingerprint",
     "data.shards",
     "data.manifest",
     "data.example_format",

@@ -17,17 +17,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prepare_helpers import contents, flip_byte, run, write_csv
+from prepare_helpers import contents, edit_manifest, flip_byte, run, write_csv
 
 from attnrec_dist.data import inspect as inspecting
 from attnrec_dist.data.inspect import BIN_PLACES, BIN_SECONDS, MOST_BINS, Histogram, Inspection, bins, inspect
-from attnrec_dist.data.manifest import SEQUENCES, sha256_of
+from attnrec_dist.data.manifest import SEQUENCES
 from attnrec_dist.data.shards import DataSet, Rows
 from attnrec_dist.errors import DataError
 from attnrec_dist.evaluation import data_plots, data_report
 from attnrec_dist.evaluation.data_plots import draw
 from attnrec_dist.evaluation.data_report import report
-from attnrec_dist.prepare.finish import write_shard
+from attnrec_dist.prepare.finish import record_of, write_shard
 
 ALL = {"train": 1, "validation": 0, "test": 0}
 
@@ -175,10 +175,7 @@ def rewritten(path: Path, **changes) -> DataSet:
     rows = dataclasses.replace(rows, **{name: change(getattr(rows, name).copy(), rows) for name, change in changes.items()})
     (shard,) = data.manifest.shards
     write_shard(rows, path / SEQUENCES / shard.name)
-    tree = json.loads((path / "manifest.json").read_text())
-    file = path / SEQUENCES / shard.name
-    tree["shards"][0] |= {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
-    (path / "manifest.json").write_text(json.dumps(tree))
+    edit_manifest(path, shards=[record_of(path / SEQUENCES / shard.name, shard.rows).model_dump()])
     return DataSet.open(path)
 
 
@@ -220,12 +217,48 @@ def test_rows_that_break_the_format_are_refused(copy, changes, what):
         inspect(data)
 
 
-@pytest.mark.parametrize("name", ["rows", "events", "train_events", "users_without_train_events"])
-def test_a_manifest_with_other_counts_is_refused(copy, name):
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"fingerprint": "0" * 64}, "its manifest says 0000"),
+        ({"event_types": ["view", "bought"]}, "have the fingerprint"),
+        ({"event_types": ["buy", "view"]}, "have the fingerprint"),
+        ({"counts": {"users_without_train_events": 1}}, "users_without_train_events"),
+        ({"counts": {"rows": 1}}, "rows of the shards do not add up"),
+        ({"counts": {"train_events": 1, "test_events": -1}}, "train_events"),
+        ({"counts": {"train_events": 1}}, "events of the parts do not add up"),
+        ({"split": {"valid_end": 1}}, "wrong side of a cut|have the fingerprint"),
+        ({"split": {"train_end": 10**12}}, "the split's cuts"),
+        ({"start_time": -5}, "as start_time"),
+        ({"end_time": 3}, "as end_time"),
+        ({"cleaning": {"events kept": 1}}, "events kept"),
+        ({"config": {"filters": {"min_item_events": 1}}}, "have the fingerprint"),
+        ({"config": {"statistics": 3}}, "contradicts itself"),
+    ],
+)
+def test_a_manifest_that_lies_is_refused_though_its_checksum_fits(copy, changes, what):
+    def added(told, change):
+        if isinstance(change, dict) and isinstance(told, dict):
+            return {**told, **{key: added(told[key], value) for key, value in change.items()}}
+        number = isinstance(told, int) and isinstance(change, int) and abs(change) < 100
+        return told + change if number else change
+
+    inspect(DataSet.open(copy))
     tree = json.loads((copy / "manifest.json").read_text())
-    tree["counts"][name] += 1
-    (copy / "manifest.json").write_text(json.dumps(tree))
-    with pytest.raises(DataError, match=name):
+    edit_manifest(copy, **{key: added(tree[key], value) for key, value in changes.items()})
+    with pytest.raises(DataError, match=what):
+        inspect(DataSet.open(copy))
+
+
+def test_a_catalogue_of_another_size_is_refused(copy):
+    tree = json.loads((copy / "manifest.json").read_text())
+    daily = {**next(table for table in tree["tables"] if table["name"] == "daily.arrow"), "rows": tree["num_items"] - 1}
+    others = [table for table in tree["tables"] if table["name"] != "daily.arrow"]
+    edit_manifest(copy, num_items=tree["num_items"] - 1)
+    with pytest.raises(DataError, match="tables are missing or of other lengths"):
+        DataSet.open(copy)
+    edit_manifest(copy, num_items=tree["num_items"] - 1, tables=[*others, daily])
+    with pytest.raises(DataError, match="catalogue"):
         inspect(DataSet.open(copy))
 
 
@@ -246,7 +279,7 @@ def test_bad_input_is_told(attnrec, copy, tmp_path, shop):
     size = (copy / "sequences" / "part-00000.arrow").stat().st_size
     flip_byte(copy / "sequences" / "part-00000.arrow", size // 2)
     for arguments, part in {
-        (copy,): "damaged: its sha256",
+        (copy,): "damaged: bytes ",
         (tmp_path / "nowhere",): "no such data set",
         (tmp_path,): "not a data set",
         (shop.path / "log.csv",): "a data set is a directory",

@@ -12,7 +12,7 @@ import torch
 
 from attnrec_dist.engine.preemption import SIGNALS, StopRequest
 from attnrec_dist.engine.tracking import Metrics, ProgressBar
-from attnrec_dist.errors import FaultError, StopRequested, StorageError
+from attnrec_dist.errors import FaultError, RunDirError, StopRequested, StorageError
 
 
 def lines_of(path) -> list[dict]:
@@ -77,6 +77,37 @@ def test_half_a_line_is_gone_before_the_next_is_written(metrics):
     metrics.log(2, loss=1.5)
     metrics.flush()
     assert [line["step"] for line in lines_of(metrics.path)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "bad", [b"\xff", b"{\n[1]", b'{"step": "2"}', b'{"loss": 1}', b"[" * 100_000, b'{"step": 2, "loss": "x"}']
+)
+def test_a_line_that_is_none_is_passed_over_and_the_hole_is_told(metrics, bad):
+    for step in range(1, 6):
+        metrics.log(step, loss=float(step))
+    metrics.flush()
+    lines = metrics.path.read_bytes().splitlines(keepends=True)
+    metrics.path.write_bytes(b"".join([*lines[:2], bad + b"\n", *lines[3:]]))
+    told = []
+    metrics.cut_back(4, say=told.append)
+    assert [line["step"] for line in lines_of(metrics.path)] == [1, 2, 4]
+    assert len(told) == 1
+    assert "1 of the steps up to 4 are missing (3): the curve has a hole" in told[0]
+
+
+def test_a_whole_curve_is_not_written_again(metrics):
+    for step in (1, 2):
+        metrics.log(step, loss=float(step))
+    metrics.flush()
+    before, told = metrics.path.stat().st_ino, []
+    metrics.cut_back(2, say=told.append)
+    assert (metrics.path.stat().st_ino, told) == (before, [])
+
+
+def test_a_fifo_as_metrics_does_not_hang(metrics):
+    os.mkfifo(metrics.path)
+    with pytest.raises(RunDirError, match="is a FIFO, not a file"):
+        metrics.cut_back(2)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -13,6 +13,8 @@ from sklearn.metrics import roc_auc_score
 from tiny_examples import add_examples
 from tiny_shop import attnrec_in_process
 
+from attnrec_dist.stored import sealed
+
 RUN = """\
 data: {{path: {data}, max_length: 8, block_size: 8}}
 model: {{name: feature_attention, width: 8, moment: false}}
@@ -64,7 +66,7 @@ def test_the_threshold_is_the_one_that_validation_chose(ranking, attnrec, tmp_pa
     progress.write_text(json.dumps(tree | {"extra": {}}))  # as of a checkpoint that was made without validating
     record = json.loads(marker.read_text())
     del record["files"]["progress.json"]
-    marker.write_text(json.dumps(record))
+    marker.write_text(json.dumps(sealed(record)))
     assert attnrec("evaluate", copy, "--output", outputs[1]).code == 0
     assert outputs[0].read_text() == outputs[1].read_text()
     assert {task: each["threshold"] for task, each in json.loads(outputs[0].read_text())["tasks"].items()} == kept

@@ -84,6 +84,23 @@ def test_only_a_new_directory_without_anything_of_worth_is_discarded(tmp_path):
     assert not unlocked.discard()
 
 
+def test_a_refused_start_leaves_no_trace_in_a_directory_that_was_there(tmp_path):
+    def content():
+        return {str(path): path.read_bytes() if path.is_file() else None for path in tmp_path.rglob("*")}
+
+    for lock in (None, b"process 3 on \xff"):
+        (tmp_path / "config.yaml").write_text("a: 1")
+        if lock:
+            (tmp_path / "lock").write_bytes(lock)
+        before, run = content(), RunDir(tmp_path)
+        run.create()
+        run.lock()
+        assert content() != before
+        run.leave()
+        assert content() == before
+        run._lock.close()
+
+
 def test_a_start_that_was_killed_before_its_config_can_be_repeated(tmp_path):
     run = RunDir(tmp_path / "run")
     run.create()
@@ -134,8 +151,17 @@ def test_status_is_what_was_written_last_or_unknown(tmp_path):
     run.lock()
     run.write_status("running", 9)
     assert run.status()["state"] == "running"
-    (tmp_path / "status.json").write_text('{"state": "runn')
-    assert run.status()["state"] == "unknown"
+    (run.checkpoints / "step-00000005").mkdir(parents=True)
+    (run.checkpoints / "step-00000005" / MARKER).touch()
+    for damaged in (b'{"state": "runn', b"", b"[]", b"\xff", b'{"state": "x", "step": 1, "reason": ""}', b'{"step": "a"}', b"3"):
+        (tmp_path / "status.json").write_bytes(damaged)
+        assert run.status() == {"state": "unknown", "step": 5, "reason": "status.json cannot be read"}
+    for make in (os.mkdir, os.mkfifo):
+        (tmp_path / "status.json").unlink()
+        make(tmp_path / "status.json")
+        assert run.status()["state"] == "unknown"
+        (tmp_path / "status.json").rename(tmp_path / make.__name__)
+        (tmp_path / "status.json").touch()
 
 
 def test_checkpoints_are_found_by_name_or_link_and_only_with_their_marker(tmp_path):

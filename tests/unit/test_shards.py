@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prepare_helpers import flip_byte, run, write_csv
+from prepare_helpers import edit_manifest, flip_byte, run, write_csv
 
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.errors import DataError
@@ -128,18 +128,11 @@ def refused(path, *parts: str, verify: bool = True) -> None:
     assert not missing, f"{missing} not in: {caught.value}"
 
 
-def edited(path, **changes) -> None:
-    file = path / "manifest.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
-
-
 @pytest.mark.parametrize("name", ["sequences/part-00002.arrow", "items.parquet", "users.parquet"])
 def test_a_flipped_byte(copy, name):
     size = (copy / name).stat().st_size
     flip_byte(copy / name, size // 2)
-    expected = json.loads((copy / "manifest.json").read_text())
-    recorded = {file["name"]: file["sha256"] for file in expected["shards"] + expected["tables"]}[name.rpartition("/")[2]]
-    refused(copy, name, "damaged", recorded, "prepare the data set again")
+    refused(copy, name, "damaged: bytes 0 to ", "prepare the data set again")
     DataSet.open(copy, verify=False)
 
 
@@ -174,7 +167,7 @@ def test_no_data_set(tmp_path, copy):
 
 def test_another_format_version(copy):
     for version in (1, 99):
-        edited(copy, format_version=version)
+        edit_manifest(copy, format_version=version)
         refused(copy, str(version), "reads 2", "prepare the data set again")
 
 
@@ -187,13 +180,13 @@ def test_a_damaged_manifest(copy, text):
 @pytest.mark.parametrize("name", ["../x", "..", ".hidden", "a/b", "", "part 1", "part\n", "/etc/passwd", "täil"])
 def test_file_names_that_lead_elsewhere_are_refused(copy, name):
     shards = json.loads((copy / "manifest.json").read_text())["shards"]
-    edited(copy, shards=[{**shards[0], "name": name}, *shards[1:]])
+    edit_manifest(copy, shards=[{**shards[0], "name": name}, *shards[1:]])
     refused(copy, "refused", repr(name))
 
 
 def test_a_wrong_row_count_is_noticed_on_reading(copy):
     shards = json.loads((copy / "manifest.json").read_text())["shards"]
-    edited(copy, shards=[{**shards[0], "rows": shards[0]["rows"] + 1}, *shards[1:]])
+    edit_manifest(copy, shards=[{**shards[0], "rows": shards[0]["rows"] + 1}, *shards[1:]])
     with pytest.raises(DataError, match="rows"):
         DataSet.open(copy).rows(np.array([0]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import os
 
 import numpy as np
 import pytest
@@ -149,6 +150,32 @@ def test_a_truncated_index_is_built_again(which, bytes_left, tmp_path):
     build_index(DATA, config, tmp_path)
     assert len(open_index(DATA, config, tmp_path)) == 2
     assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("which", ["*.rows.bin", "*.windows.bin", "*.json"])
+def test_one_flipped_bit_of_an_index_is_seen_and_the_index_built_again(which, tmp_path):
+    config = DataConfig(path="fake", max_length=1)
+    assert build_index(DATA, config, tmp_path) == ""
+    (file,) = tmp_path.glob(which)
+    whole = file.read_bytes()
+    for place in range(len(whole) - 1):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 2]) + whole[place + 1 :])
+        assert open_index(DATA, config, tmp_path) is None, place
+    assert "built anew" in build_index(DATA, config, tmp_path)
+    assert file.read_bytes() == whole
+    assert build_index(DATA, config, tmp_path) == ""
+
+
+@pytest.mark.parametrize("which", ["*.rows.bin", "*.windows.bin", "*.json"])
+def test_a_fifo_in_place_of_an_index_does_not_hang(which, tmp_path):
+    config = DataConfig(path="fake", max_length=1)
+    build_index(DATA, config, tmp_path)
+    (file,) = tmp_path.glob(which)
+    file.unlink()
+    os.mkfifo(file)
+    assert open_index(DATA, config, tmp_path) is None
+    build_index(DATA, config, tmp_path)
+    assert open_index(DATA, config, tmp_path) is not None
 
 
 def test_an_index_belongs_to_its_data_and_its_keys(tmp_path):
