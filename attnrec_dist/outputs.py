@@ -138,7 +138,7 @@ def table_writer(path: Path, schema: pa.Schema) -> Iterator[Write]:
     name = path.name.lower()
     with replacing(path) as file:
         if name.endswith((".parquet", ".pq")):
-            with pq.ParquetWriter(file, schema) as writer:
+            with pq.ParquetWriter(file, schema, write_page_checksum=True) as writer:
                 yield writer.write_table
             return
         packed = gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) if name.endswith(".gz") else None
