@@ -106,7 +106,7 @@ def test_the_stored_index_numbers_samples_row_by_row(data, config, tmp_path_fact
     directory = tmp_path_factory.mktemp("index")
     expected = [plain_windows(row, config) for row in data.content]
     if not any(expected):
-        with pytest.raises(DataError, match="no customer has a training target"):
+        with pytest.raises(DataError, match="nothing to train on"):
             build_index(data, config, directory)
         return
     build_index(data, config, directory)
