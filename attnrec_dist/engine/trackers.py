@@ -78,6 +78,8 @@ class Tracker:
                 for line in lines:
                     tracker.log(self._values(line), step=None if self.name == "wandb" else line["step"])
             tracker.finish()
+            if self.name == "wandb":
+                _leave_wandb()
         except BaseException as error:  # whatever a tracker's library raises
             self._say(f"{' '.join(str(error).split()) or type(error).__name__}; training goes on without it")
 
@@ -125,6 +127,14 @@ def _wandb(run_dir: Path, project: str, config: Line) -> GeneralTracker:
     tracker.tracker.define_metric("*", step_metric="step")
     tracker.store_init_configuration(config)
     return tracker
+
+
+def _leave_wandb() -> None:
+    """Waits for W&B's own process. `finish` asks it to write the rest of the run's file and does not wait for that: what a job
+    that ends at once, or somebody who reads the file, has of the run then depends on who is faster."""
+    import wandb
+
+    wandb.teardown()
 
 
 def _mlflow(run_dir: Path, project: str, config: Line) -> GeneralTracker:

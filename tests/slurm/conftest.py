@@ -54,7 +54,7 @@ class Cluster:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     sandbox = os.environ.get("SLURM_SANDBOX")
     if not sandbox:
         try:
@@ -63,7 +63,10 @@ def cluster() -> Iterator[Cluster]:
             pytest.skip("no Slurm here: set SLURM_SANDBOX to the script of a sandbox, or run this where sinfo answers")
         yield Cluster([])
         return
-    started = subprocess.run([sandbox, "up"], capture_output=True, text=True, timeout=600, check=False)
+    conf = tmp_path_factory.mktemp("slurm") / "extra.conf"
+    conf.write_text("KillWait=120\n")  # a checkpoint and the last words of a script take their time on a busy machine
+    environment = {"SLURM_SANDBOX_EXTRA_CONF": str(conf), **os.environ}
+    started = subprocess.run([sandbox, "up"], env=environment, capture_output=True, text=True, timeout=600, check=False)
     if started.returncode:
         pytest.skip(f"{sandbox} up: {started.stderr.strip().splitlines()[-1]}")
     try:

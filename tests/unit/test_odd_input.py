@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import pytest
 import yaml
 from tiny_shop import PREPARE, RUN
@@ -321,8 +322,6 @@ def test_memory_that_ran_out_is_told_with_the_shells_limit(error, limit, broken,
 
 @pytest.mark.parametrize("limit", [2**31, -1])
 def test_training_and_preparing_without_memory_name_the_shells_limit_first(limit, monkeypatch, tmp_path):
-    import duckdb
-
     from attnrec_dist.engine.job import in_our_words
     from attnrec_dist.prepare.engine import DuckEngine
     from attnrec_dist.prepare.sections import EngineSection
@@ -349,7 +348,9 @@ def test_training_and_preparing_without_memory_name_the_shells_limit_first(limit
 def test_an_interrupt_that_a_library_made_its_own_error_is_one(broken, capsys, tmp_path):
     error = ImportError("numpy: you should not import from its source directory")
     error.__cause__ = KeyboardInterrupt()
-    for each in (error, RuntimeError("Query interrupted")):
+    ours = errors.FaultError("the engine of prepare failed")
+    ours.__context__ = duckdb.InterruptException("INTERRUPT Error: Interrupted!")
+    for each in (error, RuntimeError("Query interrupted"), ours):
         broken(each)
         assert main(["plot", "x"]) == 130
         assert capsys.readouterr().err == "attnrec: interrupted\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import threading
 import time
@@ -91,6 +92,7 @@ def test_a_training_that_goes_on_goes_on_in_the_same_run(name, trained, attnrec,
     assert done.code == 0, done.err
     done = attnrec("train", trained.run_yaml, *options)
     assert done.code == 0, done.err
+    assert not any("wandb" in name for name in children()), "it may still be writing"
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     found = READ[name](run)
     done = attnrec("train", trained.run_yaml, *options)  # which is finished, so it has nothing to tell
@@ -107,6 +109,19 @@ def test_a_training_that_goes_on_goes_on_in_the_same_run(name, trained, attnrec,
     assert joined["train/loss"] == pytest.approx({line["step"]: line["loss"] for line in lines if "loss" in line})
     measured = "eval/next_basket/all/ndcg@10"
     assert joined[measured] == pytest.approx({line["step"]: line[measured] for line in lines if measured in line})
+
+
+def children() -> list[str]:
+    """The names of the processes that this one has started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = stat.read_text().partition("(")[2].rpartition(")")
+        except OSError:  # it has just ended
+            continue
+        if int(rest.split()[1]) == os.getpid() and rest.split()[0] != "Z":
+            found.append(name)
+    return found
 
 
 def test_one_that_is_not_installed_is_told_before_anything_is_made(trained, attnrec, tmp_path, monkeypatch):
