@@ -77,7 +77,7 @@ def watched_step(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def watch_checkpoints() -> None:
-    write, save_file, checksum, prune = checkpoint.write, checkpoint.save_file, checkpoint.checksum, checkpoint.prune
+    write, save_file, checksum, prune = checkpoint.write, checkpoint.save_file, checkpoint.sha256_of, checkpoint.prune
     current = {"step": 0}
 
     def watched_write(run_dir: Any, progress: Any, *rest: Any) -> Any:
@@ -98,7 +98,7 @@ def watch_checkpoints() -> None:
         prune(*arguments)
 
     checkpoint.write, checkpoint.save_file = watched_write, watched_save_file
-    checkpoint.checksum, checkpoint.prune = watched_checksum, watched_prune
+    checkpoint.sha256_of, checkpoint.prune = watched_checksum, watched_prune
 
 
 def watch_run() -> None:
