@@ -220,14 +220,15 @@ def past_command(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 
 def plot_command(arguments: argparse.Namespace, rest: list[str]) -> int:
-    from attnrec_dist.evaluation.plots import curves
+    from attnrec_dist.engine.plot_run import plot_run
     from attnrec_dist.run_dir import RunDir
-    from attnrec_dist.settings import read_yaml
+
+    def config() -> Any:
+        from attnrec_dist.run_config import load_run_config  # brings torch
+
+        return load_run_config(run.config, {})
 
     _no_more(rest)
-    run_dir = RunDir.existing(_required(arguments.run_dir, "RUN_DIR", "plot"))
-    picture = run_dir.path / "curves.png"
-    chosen = read_yaml(run_dir.config).get("evaluation", {}).get("metric", "")
-    curves(run_dir.metrics, picture, f"eval/{chosen}")
-    print(picture)
+    run = RunDir.existing(_required(arguments.run_dir, "RUN_DIR", "plot"))
+    print(plot_run(run, config))
     return ExitCode.DONE

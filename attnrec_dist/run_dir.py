@@ -4,6 +4,7 @@ config.yaml      the complete configuration, re-runnable       metrics.jsonl   o
 status.json      state, step, reason                           checkpoints/step-00000100/, best, last
 jobs.jsonl       of each job: versions, commit, world, data    figures.json    speed and memory of the last job
 lock             held by the job that trains                   index/          the sample index
+baselines.json   their values on validation, once drawn
 STOP             made by whoever wants the job to stop; removed when it has
 """
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: workers of pytest-xdist share the cores
 os.environ.setdefault("ATTNREC_DEBUG", "1")  # so that what nobody foresaw fails a test with its traceback
+os.environ["COLUMNS"] = "80"  # the tests' terminal
 
 import pytest
 from hypothesis import settings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from attnrec_dist.data.order import Order
 from attnrec_dist.data.pack import Histories, begun, pack
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.windows import SampleIndex, is_target, target_codes
+
+EXAMPLES_AT_ONCE = 2**20
 
 
 class Samples(Protocol):
@@ -40,6 +42,19 @@ class Samples(Protocol):
         """The samples of one user, by index, int64 [n], ascending."""
         ...
 
+    def cut(self) -> Cut:
+        """How many histories are longer than a sample may be. Reads all lengths."""
+        ...
+
+
+class Cut(NamedTuple):
+    """How many histories are longer than a sample may be, and what becomes of them."""
+
+    longer: int
+    of: int
+    what: str = "histories to train on"
+    told: str = ""
+
 
 class WindowSamples:
     """The windows of the training histories: data/windows.py. `draws` says whether a loss draws under the batch's keys."""
@@ -61,6 +76,14 @@ class WindowSamples:
 
     def of_user(self, user: int) -> np.ndarray:
         return np.arange(*self.index.row_windows[user : user + 2])
+
+    def cut(self) -> Cut:
+        told = f"the newest {self.config.max_length:,} events before a prediction are read"
+        if self.config.windows == "last":
+            told = f"{self.index.tokens_before():,} older events of theirs are not trained on"
+        elif self.config.targets == "all":
+            told = "they are trained on in pieces, all of their events"
+        return Cut(self.index.cut_rows(), int(np.count_nonzero(np.diff(self.index.row_windows))), told=told)
 
     def batch(self, ids: np.ndarray, order: Order, step: int) -> SequenceBatch:
         """A stand-in is a row of one token."""
@@ -110,6 +133,14 @@ class ExampleSamples:
 
     def of_user(self, user: int) -> np.ndarray:
         return np.flatnonzero(self.examples.column("user") == user)
+
+    def cut(self) -> Cut:
+        longer = 0
+        for first in range(0, len(self) if self.max_length else 0, EXAMPLES_AT_ONCE):  # 0: the model reads no history
+            ids = np.arange(first, min(first + EXAMPLES_AT_ONCE, len(self)))
+            longer += int((self.examples.lengths(ids) > self.max_length).sum())
+        told = f"the newest {self.max_length:,} events are read"
+        return Cut(longer, len(self), "histories of examples", told)
 
     def batch(self, ids: np.ndarray, order: Order | None = None, step: int = 0) -> RankingBatch:
         """A stand-in has no history, and nothing is known of it."""

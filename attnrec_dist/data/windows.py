@@ -29,6 +29,7 @@ from attnrec_dist.stored import read_json, sealed, sha256_of, size_of
 # first token; the token from which baskets are queries; how many queries there are
 START, STOP, END, FIRST_QUERY, QUERIES = range(5)
 COLUMNS = 5
+WINDOWS_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,22 @@ class SampleIndex:
     def queries(self, samples: np.ndarray) -> np.ndarray:
         """Queries of each sample, so the weight of its targets, int64; a stand-in has none."""
         return np.where(samples < 0, 0, self.windows[np.maximum(samples, 0), QUERIES]).astype(np.int64)
+
+    def cut_rows(self) -> int:
+        """Rows that one window does not hold; read in pieces."""
+        rows, last = 0, -1
+        for first in range(0, len(self), WINDOWS_AT_ONCE):
+            windows = self.windows[first : first + WINDOWS_AT_ONCE]
+            cut = (windows[:, START] > 0) | (windows[:, STOP] - windows[:, START] > self.max_length)
+            found = np.unique(self.rows_of(first + np.flatnonzero(cut)))
+            if len(found):
+                rows, last = rows + len(found) - int(found[0] == last), int(found[-1])
+        return rows
+
+    def tokens_before(self) -> int:
+        """Tokens before the first window of their row: with `windows: last` those that are never read."""
+        begins = self.row_windows[:-1][np.diff(self.row_windows) > 0]
+        return int(self.windows[begins, START].sum(dtype=np.int64))
 
 
 def basket_starts(times: np.ndarray, rows: np.ndarray, basket: str) -> np.ndarray:

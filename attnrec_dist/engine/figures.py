@@ -1,4 +1,4 @@
-"""What a job tells at its end, of all its processes: speed on real tokens, FLOP/s and MFU by a formula that is printed, where its
+"""What a job has to tell at its end (announce.py), of all its processes: speed on real tokens, FLOP/s and MFU, where its
 time went, memory, the slowest rank. RUN_DIR/figures.json keeps those of the last job."""
 
 from __future__ import annotations
@@ -87,12 +87,13 @@ class Flops:
 
 
 class Figures:
-    """Counts while a job trains; nothing here waits for the device or for another process but `tell`."""
+    """Counts while a job trains; nothing here waits for the device or for another process but `keep` and `so_far`."""
 
     def __init__(self, world: World, precision: str, peak: float | None, alone_forward: bool = True):
         """`alone_forward`: ranks do not wait for one another in a forward pass, so its time tells who is slow."""
         self.world, self.precision, self.given_peak, self.alone_forward = world, precision, peak, alone_forward
         self.flops: Flops | None = None
+        self.parameters = 0
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self.steps = self.tokens = self.targets = self.operations = 0
         self._began = time.monotonic()
@@ -130,6 +131,7 @@ class Figures:
         tflops = float(totals[2]) / training / 1e6 / self.world.size
         peak = self.given_peak or peak_of(self.world.device, self.precision)
         return {
+            "parameters": self.parameters,
             "steps": self.steps,
             "processes": self.world.size,
             "seconds": passed,
@@ -151,23 +153,13 @@ class Figures:
         found = self.gathered()
         return {f"job/{name}": found[figure] for name, figure in LOGGED.items() if found[figure] is not None}
 
-    def tell(self, path: Path) -> list[str]:
-        """Writes the figures, rank 0, and gives them as lines. A collective."""
+    def keep(self, path: Path) -> dict[str, Any]:
+        """Writes the figures, rank 0, and gives them. A collective."""
         found = self.gathered()
         if self.world.is_main:
             with suppress(StorageError):  # they are printed as well
                 write_whole(path, json.dumps(found, indent=1) + "\n")
-        speed = f"{found['targets/s']:,.0f} targets/s, {found['tokens/s']:,.0f} tokens/s"
-        if self.flops is not None:
-            speed += f", {found['TFLOP/s a process']:.3g} TFLOP/s a process"
-            speed += f" (MFU {found['MFU']:.1%})" if found["MFU"] is not None else ""
-        lines = [f"{speed}; peak memory {found['peak MiB']:,.0f} MiB a process"]
-        if self.flops is not None:
-            lines.append(f"FLOPs of a batch: {self.flops}")
-        shares = f"{found['data']:.1%} waiting for data, {found['evaluation']:.1%} evaluating, {found['saving']:.1%} saving"
-        if self.world.size > 1 and self.alone_forward:
-            shares += f"; slowest: rank {found['slowest rank']}, {found['its lag, ms a step']:.1f} ms a step behind the median"
-        return [*lines, f"time: {shares}"]
+        return found
 
 
 def peak_of(device: torch.device, precision: str) -> float | None:

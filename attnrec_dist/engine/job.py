@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from attnrec_dist.engine.announce import ended
 from attnrec_dist.engine.checkpoint import Progress
 from attnrec_dist.engine.join import join
 from attnrec_dist.engine.preemption import StopRequest
@@ -74,14 +75,14 @@ def run_training(config: RunConfig, run_dir: RunDir) -> int:
             run.metrics.open_trackers(config)
             after.callback(run.metrics.close)
             code, progress = train(run)
-            figures = run.figures.tell(run_dir.path / "figures.json") if run.figures.steps else []
+            figures = run.figures.keep(run_dir.path / "figures.json") if run.figures.steps else None
         if run.world.is_main:
             tell_end(run, code, progress, figures)
     run.job.close()
     return ExitCode.DONE if is_launched() else code
 
 
-def tell_end(run: Run, code: ExitCode, progress: Progress, figures: list[str]) -> None:
+def tell_end(run: Run, code: ExitCode, progress: Progress, figures: dict[str, Any] | None) -> None:
     """What the job came to, in status.json and in words; before the trackers are closed, which may take its time. Rank 0."""
     run_dir = run.run_dir
     with contextlib.suppress(OSError):
@@ -93,12 +94,11 @@ def tell_end(run: Run, code: ExitCode, progress: Progress, figures: list[str]) -
         run_dir.write_status("done", progress.step, progress.finished)
     if not run_dir.begun:
         run_dir.leave()
-    for line in figures:
-        run.say(line)
+    if figures is not None:
+        run.say(ended(run, progress, figures))
     if code == ExitCode.RUN_AGAIN:
         run.say(f"stopped at step {progress.step} ({reason}); the same command goes on from there")
     else:
-        run.say(f"{progress.seconds:,.0f} s of training, goodput {progress.goodput:.1%}: the rest are starts and lost steps")
         run.say(f"done at step {progress.step}; next: attnrec evaluate {run_dir.path}")
 
 

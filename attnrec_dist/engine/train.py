@@ -13,6 +13,7 @@ from attnrec_dist.batch import PADDING, Batch
 from attnrec_dist.data.loader import GlobalBatch, batches, worker_errors
 from attnrec_dist.data.order import derive_key
 from attnrec_dist.engine import checkpoint
+from attnrec_dist.engine.announce import announce
 from attnrec_dist.engine.average import update_average
 from attnrec_dist.engine.checkpoint import Progress
 from attnrec_dist.engine.compiled import compile_model, eagerly
@@ -72,8 +73,7 @@ def train(run: Run) -> tuple[ExitCode, Progress]:
     strategy = build(run, run.found)
     run.world.on_main(lambda: begin(run))
     progress = restore(run, strategy)
-    for remark in run.task.remarks():
-        run.say(f"note: {remark}")
+    announce(run)
     strategy.warm_up(run.steps.micro_batch(torch.tensor([PADDING]).numpy()))
     started, targets = time.monotonic() - progress.seconds, 0
     run.figures.begin()
@@ -187,6 +187,7 @@ def build(run: Run, found: Path | None) -> Strategy:
         recompute_blocks(objective.model)
     if run.config.train.compile:
         compile_model(objective.model, run.job)
+    run.figures.parameters = sum(each.numel() for each in objective.parameters())
     run.figures.flops = Flops.of(objective.model, getattr(run.config.loss, "negatives", None))
     return spread(run.job, objective, lambda module: make_optimizer(module, run.config.optimizer))
 

@@ -10,8 +10,10 @@ import numpy as np
 
 from attnrec_dist.data.inspect import PARTS, Histogram, Inspection
 from attnrec_dist.evaluation.plots import new_figure, save
+from attnrec_dist.layout import shortened
 
 COLORS = ("tab:blue", "tab:orange", "tab:green")  # of the parts
+LONGEST = 20  # letters of an event type
 MOST_STEPS = 50  # of a histogram
 BASKETS_SHOWN = 0.05  # the share of real ones from which baskets have a panel
 MARKED_SHARES = (0.01, 0.1, 0.5)  # of the catalogue, on the curve of popularity
@@ -36,9 +38,8 @@ def draw(found: Inspection, png: Path) -> None:
         each.set_axisbelow(True)
         each.spines[["top", "right"]].set_visible(False)
     manifest = found.data.manifest
-    figure.suptitle(
-        f"{found.data.path.resolve().name}: {found.rows:,} users, {manifest.num_items:,} items, {found.events.sum():,} events"
-    )
+    name = shortened(found.data.path.resolve().name, 3 * LONGEST)
+    figure.suptitle(f"{name}: {found.rows:,} users, {manifest.num_items:,} items, {found.events.sum():,} events")
     save(figure, png)
 
 
@@ -147,7 +148,7 @@ def _event_types(axes: Any, found: Inspection) -> None:
         counts = found.by_type[shown, part]
         axes.barh(np.arange(len(shown)), counts, left=left, color=color)
         left = left + counts
-    axes.set_yticks(np.arange(len(shown)), [found.data.manifest.event_types[code][:12] for code in shown])
+    axes.set_yticks(np.arange(len(shown)), [shortened(found.data.manifest.event_types[code], LONGEST) for code in shown])
     axes.set_title("Event types")
     axes.set_xlabel("events")
     axes.xaxis.set_major_formatter(_thousands)

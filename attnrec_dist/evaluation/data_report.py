@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from attnrec_dist.data.example_format import FIRST_VALUE
 from attnrec_dist.data.inspect import PARTS, Histogram, Inspection
+from attnrec_dist.layout import named, paragraph, shortened, table
 
 QUANTILES = (0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1)
 TOP_SHARES = (0.001, 0.01, 0.1, 0.5)
@@ -59,7 +60,7 @@ def _parts(found: Inspection) -> str:
     if manifest.split.train_end is None or manifest.split.valid_end is None:
         last = manifest.split.last
         which = "last is test, the one" if last == 1 else f"last {last} are test, the {last}"
-        text = table(rows) + f"\nsplit leave_one_out: of a user's events the {which} before validation"
+        text = f"{table(rows)}\n" + paragraph(f"split leave_one_out: of a user's events the {which} before validation", "  ", "")
         if manifest.times_are_places:
             return text + "\nno times in the log: an event's place in its user's history stands for one"
         return text + f"\ntimes from {when(manifest.start_time)} to {when(manifest.end_time)}"
@@ -90,10 +91,10 @@ def _facts(found: Inspection) -> str:
     rare = int((found.item_counts[: manifest.num_items] < 5).sum())
     inside = ", in the catalogue all the same" if found.cold[: manifest.num_items].any() else ""
     cold = f"{found.cold.sum():,} cold (without a training event{inside})"
-    popular = [f"{share:.3g}% {found.share_of_top(share / 100):.1%}" for share in (each * 100 for each in TOP_SHARES)]
+    popular = [f"{100 * share:.3g}% have {found.share_of_top(share):.1%}" for share in TOP_SHARES]
     lines = [
         ["items", f"{manifest.num_items:,} in the catalogue, {rare:,} of them with fewer than 5 training events; {cold}"],
-        ["popular items", "share of the training events on the most frequent " + ", ".join(popular)],
+        ["popular items", f"of all training events, the most frequent {', '.join(popular)}"],
         ["cold users", f"{found.users_without_train_events:,} without training events"],
         ["repeats", f"{found.repeats / total:.1%} of the events are of an item that the user had before"],
     ]
@@ -101,7 +102,7 @@ def _facts(found: Inspection) -> str:
         lines.append(["baskets", f"{found.baskets.total:,}, {found.share_of_baskets:.1%} of them with several events"])
     else:
         lines.append(["baskets", "none: no user has two events at one time"])
-    return "\n".join(f"{name:<15}{text}" for name, text in lines)
+    return named([(name, text) for name, text in lines])
 
 
 def _event_types(found: Inspection) -> str:
@@ -115,8 +116,7 @@ def _top(found: Inspection) -> str:
     total = max(1, int(found.events[0]))
     rows = [["most frequent", "training events", "share"]]
     for name, count in zip(found.top, found.item_counts):
-        shown = name if len(name) <= TITLE_WIDTH else name[: TITLE_WIDTH - 3] + "..."
-        rows.append([shown, f"{count:,}", f"{count / total:.2%}"])
+        rows.append([shortened(name, TITLE_WIDTH), f"{count:,}", f"{count / total:.2%}"])
     return table(rows)
 
 
@@ -140,7 +140,7 @@ def _examples(found: Inspection) -> str:
     rows.append(["without history", *(f"{part.without_history:,}" for part in parts)])
     rows.append(["candidate is a cold item", *(f"{part.cold:,}" for part in parts)])
     left_out = [f"{count:,} {reason}" for reason, count in spec.left_out.items() if count]
-    return table(rows) + (f"\nleft out: {', '.join(left_out)}" if left_out else "")
+    return table(rows) + (f"\n{paragraph('left out: ' + ', '.join(left_out), '  ', '')}" if left_out else "")
 
 
 def _fields(found: Inspection) -> str:
@@ -165,18 +165,11 @@ def typical(mean: float) -> float:
 
 def _checks(found: Inspection) -> str:
     files = [record for _, record in found.data.files()]
-    return (
-        f"checked  {len(files)} files, {sum(file.bytes for file in files) / 1e6:,.1f} MB: sizes and sha256 as the manifest says\n"
-        f"         {found.rows:,} rows: times in order, parts within their cuts, items and event types known\n"
-        "         counts of parts, users and items as stored"
+    size = f"{sum(file.bytes for file in files) / 1e6:,.1f} MB"
+    return named(
+        [
+            ("checked", f"{len(files)} files, {size}: sizes and checksums (sha256) as the manifest says"),
+            ("", f"{found.rows:,} rows: times in order, parts within their cuts, items and event types known"),
+            ("", "counts of parts, users and items as stored"),
+        ]
     )
-
-
-def table(rows: list[list[str]]) -> str:
-    """Columns as wide as their longest cell, the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(zip(row, widths)))
-        for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)

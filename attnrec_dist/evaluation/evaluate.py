@@ -158,11 +158,9 @@ def evaluate_beside_baselines(
     name: str, model: nn.Module, views: Views, newcomers: Views, config: MeasuringConfig, world: World
 ) -> Tested:
     """The model and every baseline on the same views, compared customer by customer; newcomers get the trend, told apart."""
-    events = (Events(*piece) for piece in known_events(views))
-    statistics = baselines.collect(events, views.data.manifest.num_items, views.now, config.baselines)
     measured = {name: evaluate(model, views, config, world)}
-    for baseline in statistics.names:
-        measured[baseline] = measure(baseline_scorer(baseline, statistics), views, config, world)
+    statistics, of_baselines = measure_baselines(views, config, world)
+    measured |= of_baselines
     values = {row: each.values() for row, each in measured.items()}
     of_newcomers = {row: measure(baseline_scorer(row, statistics), newcomers, config, world) for row in NEWCOMERS_GET}
     result = Result(
@@ -179,6 +177,13 @@ def evaluate_beside_baselines(
         notes=statistics.notes,
     )
     return Tested(result, measured)
+
+
+def measure_baselines(views: Views, config: MeasuringConfig, world: World) -> tuple[Statistics, dict[str, Measured]]:
+    """Every baseline that can be computed, on all ranks together."""
+    events = (Events(*piece) for piece in known_events(views))
+    statistics = baselines.collect(events, views.data.manifest.num_items, views.now, config.baselines)
+    return statistics, {row: measure(baseline_scorer(row, statistics), views, config, world) for row in statistics.names}
 
 
 def baseline_scorer(name: str, statistics: Statistics) -> Scorer:

@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from attnrec_dist.data.example_format import LABEL_PREFIX
+from attnrec_dist.data.examples import ExampleSet
 from attnrec_dist.evaluation.classification import Predicted, higher_is_better, reliability, user_aucs, values
 from attnrec_dist.evaluation.plots import new_figure, save
 from attnrec_dist.evaluation.predict import Predictions, Thresholds
+from attnrec_dist.layout import paragraph, table
 
 OF_SCORES = ("auc", "pr_auc", "gauc")  # what a score that is no probability can be measured by
 OF_PROBABILITIES = ("log_loss",)  # and a constant: its calibration says nothing
@@ -55,16 +58,8 @@ def summarise(found: Predictions, name: str, metrics: Sequence[str], thresholds:
 
 
 def _of_task(found: Predictions, task: str, name: str, metrics: list[str], threshold: float) -> TaskResult:
-    of, says = found.predicted(task, threshold), found.says(task)
-    spec, data = found.samples.examples.spec, found.samples.examples.data
-    share = spec.positives[task]["train"] / max(1, spec.known[task]["train"])
-    candidates = found.column("candidate")[says]
-    popularity = np.append(data.popularity(), 0)[np.minimum(candidates, data.manifest.num_items)].astype(np.float64)
-    rows = {name: values(of, metrics)}
-    plain = {"popularity": (popularity, OF_SCORES), "share of positives": (np.full(len(popularity), share), OF_PROBABILITIES)}
-    for row, (scores, told) in plain.items():
-        known = values(Predicted(of.labels, scores, of.users), [metric for metric in metrics if metric in told])
-        rows[row] = {metric: known.get(metric, math.nan) for metric in metrics}
+    of = found.predicted(task, threshold)
+    rows = {name: values(of, metrics), **plain_rows(found.samples.examples, task, metrics)}
     return TaskResult(
         rows=rows,
         segments=_segments(found, task, threshold),
@@ -74,6 +69,22 @@ def _of_task(found: Predictions, task: str, name: str, metrics: list[str], thres
         users_with_both=len(user_aucs(of)[0]),
         report=classification_report(of),
     )
+
+
+def plain_rows(examples: ExampleSet, task: str, metrics: Sequence[str]) -> dict[str, dict[str, float]]:
+    """What a model has to beat: {popularity, share of positives: {metric: value}}; NaN: cannot be told."""
+    labels, spec = examples.column(LABEL_PREFIX + task), examples.spec
+    says, data = labels >= 0, examples.data
+    share = spec.positives[task]["train"] / max(1, spec.known[task]["train"])
+    candidates = examples.column("candidate")[says]
+    popularity = np.append(data.popularity(), 0)[np.minimum(candidates, data.manifest.num_items)].astype(np.float64)
+    plain = {"popularity": (popularity, OF_SCORES), "share of positives": (np.full(len(popularity), share), OF_PROBABILITIES)}
+    rows = {}
+    for row, (scores, told) in plain.items():
+        of = Predicted(labels[says].astype(np.int64), scores, examples.column("user")[says])
+        known = values(of, [metric for metric in metrics if metric in told])
+        rows[row] = {metric: known.get(metric, math.nan) for metric in metrics}
+    return rows
 
 
 def _segments(found: Predictions, task: str, threshold: float) -> dict[str, dict[str, float]]:
@@ -109,7 +120,7 @@ def report(result: ExampleResult) -> str:
     for task, each in result.tasks.items():
         share = each.positives / each.examples if each.examples else math.nan
         head = f"{result.split} part, task {task}: {each.examples:,} examples, {each.positives:,} positive ({share:.2%}), "
-        blocks.append([head + f"{each.users_with_both:,} users with both"])
+        blocks.append([paragraph(head + f"{each.users_with_both:,} users with both")])
         metrics = list(next(iter(each.rows.values())))
         for group in ((*OF_SCORES, "log_loss", "ece"), OF_DECISIONS):
             told = [metric for metric in metrics if metric in group]
@@ -119,16 +130,14 @@ def report(result: ExampleResult) -> str:
         blocks.append([f"Classification report at threshold {each.threshold:.4f}:", *each.report.splitlines()])
         if each.segments:
             blocks.append(_table(each.segments, list(next(iter(each.segments.values()))), stars=False))
-    return "\n".join("\n".join([*block, ""]) for block in [*blocks, [*LEGEND, *result.notes]])
+    return "\n".join(
+        "\n".join([*block, ""]) for block in [*blocks, [paragraph(each, "  ", "") for each in (*LEGEND, *result.notes)]]
+    )
 
 
 def _table(rows: dict[str, dict[str, float]], columns: list[str], stars: bool = True) -> list[str]:
-    first = max(20, *(len(row) + 2 for row in rows))
-    lines = [" " * first + "".join(column.rjust(11) for column in columns)]
-    for row, cells in rows.items():
-        numbers = "".join(_cell(cells[column], column, rows if stars else {}).rjust(11) for column in columns)
-        lines.append(row.ljust(first) + numbers)
-    return lines
+    cells = [[row, *(_cell(of[column], column, rows if stars else {}) for column in columns)] for row, of in rows.items()]
+    return table([["", *(f"{column} " for column in columns)], *cells]).split("\n")
 
 
 def _cell(value: float, column: str, rows: dict[str, dict[str, float]]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from attnrec_dist.evaluation.faithfulness import Faithfulness
 from attnrec_dist.inference.explain import Explained, Words
 from attnrec_dist.inference.recommend import Recommendation
+from attnrec_dist.layout import paragraph, table
 
 EVENTS_TOLD = 5
 
@@ -187,13 +188,16 @@ def of_experts(listed: list[Listed], customers: int) -> Picture:
 
 def told(picture: Picture, most: int = 3) -> str:
     """The picture as text: fields with their weights in each segment, faithfulness, each example's highest weights."""
-    blocks = [_segment_table(picture), [each.sentence for each in picture.faithfulness] + picture.notes]
+    sentences = [each.sentence for each in picture.faithfulness] + picture.notes
+    blocks = [_segment_table(picture), [paragraph(each, "  ", "") for each in sentences]]
     for case in picture.cases:
-        lines = [f"{case.title} ({case.when}), probability {case.probability:.3f}, {case.label}"]
+        title = f"{case.title} ({case.when}), probability {case.probability:.3f}, {case.label}"
+        lines = [paragraph(title, "    ", "")]
         for of, inputs in ((f"{picture.inputs}s", case.fields), (f"{case.num_events} past events", case.events)):
             best = sorted(inputs, key=lambda each: -abs(each.weight))[:most]
             if best:
-                lines.append(f"  {of}: " + "; ".join(f"{each.name} ({each.said.strip('()')}) {each.weight:.2f}" for each in best))
+                words = "; ".join(f"{each.name} ({each.said.strip('()')}) {each.weight:.2f}" for each in best)
+                lines.append(paragraph(f"{of}: {words}", "    ", "  "))
         blocks.append(lines)
     return "\n".join("\n".join([*block, ""]) for block in blocks if block)
 
@@ -202,16 +206,14 @@ def _segment_table(picture: Picture) -> list[str]:
     if not picture.segments:
         return []
     names = [f"{name} ({count:,})" for name, (count, _) in picture.segments.items()]
-    first = max(map(len, ["mean weight of", *picture.field_names])) + 2
-    lines = ["segments: " + "; ".join(f"{place} {name}" for place, name in enumerate(names))]
-    moved = "" if picture.moved is None else "moves log odds by".rjust(20)
-    lines.append("mean weight of".ljust(first) + "".join(f"{place:>8}" for place in range(len(names))) + moved)
     overall = next(iter(picture.segments.values()))[1]
+    moved = [] if picture.moved is None else ["moves log odds by"]
+    rows = [["mean weight of", *map(str, range(len(names))), *moved]]
     for place in np.argsort(-overall, kind="stable"):
-        cells = "".join(f"{weights[place]:8.3f}" for _, weights in picture.segments.values())
-        far = "" if picture.moved is None else f"{picture.moved[place]:20.3f}"
-        lines.append(picture.field_names[place].ljust(first) + cells + far)
-    return lines
+        far = [] if picture.moved is None else [f"{picture.moved[place]:.3f}"]
+        rows.append([picture.field_names[place], *(f"{weights[place]:.3f}" for _, weights in picture.segments.values()), *far])
+    segments = "segments: " + "; ".join(f"{place} {name}" for place, name in enumerate(names))
+    return [paragraph(segments, "  ", ""), *table(rows).split("\n")]
 
 
 def chosen_to_show(explained: Explained, count: int) -> np.ndarray:

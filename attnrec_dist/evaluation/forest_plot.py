@@ -7,9 +7,12 @@ from typing import Any
 
 from attnrec_dist.evaluation.plots import new_figure, save
 from attnrec_dist.evaluation.verdict import Judged, Verdict
+from attnrec_dist.layout import broken
 
 CLEAR, UNCLEAR = "tab:blue", "0.55"
 ROW_INCHES = 0.34
+LINE_INCHES = 0.15  # of each further line of a row's name
+NAME_PLACES = 52
 
 
 def forest(verdict: Verdict, png: Path) -> None:
@@ -17,9 +20,10 @@ def forest(verdict: Verdict, png: Path) -> None:
     families: dict[str, list[Judged]] = {}
     for each in verdict.judged:
         families.setdefault(each.metric.rpartition("/")[2], []).append(each)
-    rows = [len(members) for members in families.values()]
-    figure = new_figure(9, 1.0 + sum(ROW_INCHES * count + 0.85 for count in rows), "drawing a comparison")
-    grid = figure.subplots(len(families), 1, squeeze=False, height_ratios=[count + 1.2 for count in rows])
+    lines = [max(_label(each).count("\n") for each in members) for members in families.values()]
+    heights = [len(members) * (ROW_INCHES + LINE_INCHES * more) + 0.85 for members, more in zip(families.values(), lines)]
+    figure = new_figure(9, 1.0 + sum(heights), "drawing a comparison")
+    grid = figure.subplots(len(families), 1, squeeze=False, height_ratios=heights)
     for axes, (family, members) in zip(grid[:, 0], families.items()):
         _draw(axes, family, members)
     split = verdict.tested_on.get("split", "")
@@ -50,4 +54,4 @@ def _draw(axes: Any, family: str, members: list[Judged]) -> None:
 
 def _label(each: Judged) -> str:
     where = each.metric.rpartition("/")[0].replace("next_basket", "next basket").replace("/", ", ")
-    return f"{each.run} - {each.against}{f': {where}' if where else ''}"
+    return "\n".join(broken(f"{each.run} - {each.against}{f': {where}' if where else ''}", NAME_PLACES))

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from attnrec_dist.errors import MissingExtraError, RunDirError
 from attnrec_dist.evaluation.classification import higher_is_better
+from attnrec_dist.evaluation.lettering import letter
 from attnrec_dist.outputs import replacing
 
+MOST_PIXELS = 30_000  # of a side: Agg draws up to 65,535
+LABEL_GAP = 0.052  # of the axes' height between two labels of lines
 SHOWN = "eval/next_basket/all/ndcg@10"  # what marks the best step, unless told otherwise
 
 
-def curves(metrics_jsonl: Path, png: Path, selected: str = SHOWN) -> None:
-    """Draws the training loss and the evaluation metrics over the steps into a PNG.
+def curves(metrics_jsonl: Path, png: Path, selected: str = SHOWN, baselines: Mapping[str, float] = MappingProxyType({})) -> None:
+    """Draws the training loss and the evaluation metrics over the steps into a PNG, the baselines as level lines.
 
     Args:
         metrics_jsonl: lines with "step" and "loss", and lines with "step" and "eval/..." values; a broken last line (the
             run was killed while it wrote) is passed over
         selected: the metric that chose the best checkpoint
+        baselines: {name: value of that metric on the validation part}
     Raises:
         MissingExtraError: matplotlib is not installed
         RunDirError: there is nothing to draw yet
@@ -34,8 +39,12 @@ def curves(metrics_jsonl: Path, png: Path, selected: str = SHOWN) -> None:
         raise RunDirError(f"{metrics_jsonl}: no step is logged yet; draw the curves once training has begun")
     left, right = figure.subplots(1, 2)
     _draw_loss(left, losses)
-    _draw_evaluations(right, evaluations, selected)
+    _draw_evaluations(right, evaluations, selected, baselines)
+    last = max([*losses, *(step for points in evaluations.values() for step in points)])
     for axes in (left, right):
+        axes.set_xlim(0, last * 1.04)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
@@ -49,13 +58,15 @@ def new_figure(width: float, height: float, purpose: str) -> Any:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtraError("matplotlib", "plots", purpose) from None
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")  # no pyplot: no global state, no display
+    dpi = min(120, MOST_PIXELS / max(width, height))
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")  # no pyplot: no global state, no display
     FigureCanvasAgg(figure)
     return figure
 
 
 def save(figure: Any, png: Path) -> None:
     """Written aside and renamed, so that a viewer never sees half a picture."""
+    letter(figure)
     with replacing(png) as file:
         figure.savefig(file, format="png")
 
@@ -120,8 +131,8 @@ def _draw_loss(axes: Any, losses: dict[int, float]) -> None:
         axes.legend(frameon=False)
 
 
-def _draw_evaluations(axes: Any, evaluations: dict[str, dict[int, float]], selected: str) -> None:
-    axes.set_title("Evaluation")
+def _draw_evaluations(axes: Any, evaluations: dict[str, dict[int, float]], selected: str, baselines: Mapping[str, float]) -> None:
+    axes.set_title("Validation")
     family = selected.rpartition("/")[2]  # the same metric of all protocols: one scale
     shown = {key: points for key, points in evaluations.items() if key.endswith(f"/{family}")} or evaluations
     if not shown:
@@ -140,6 +151,40 @@ def _draw_evaluations(axes: Any, evaluations: dict[str, dict[int, float]], selec
         axes.axvline(best, color="black", linestyle=":", linewidth=1)
         label = f"best: {value:.4f} at step {best:,}"
         axes.plot([best], [value], marker="*", markersize=13, color="black", linestyle="none", label=label)
-    axes.set_ylim(bottom=0)
+    for value in baselines.values():
+        axes.axhline(value, color="0.45", linestyle="--", linewidth=1)
     axes.margins(y=0.15)
-    axes.legend(frameon=False, fontsize="small")
+    axes.set_ylim(bottom=0)
+    _name_lines(axes, baselines)
+    if baselines:
+        axes.plot([], [], color="0.45", linestyle="--", linewidth=1, label="baselines, of the bold curve's metric")
+    axes.legend(edgecolor="none", framealpha=0.85, fontsize="small")
+
+
+def _name_lines(axes: Any, lines: Mapping[str, float]) -> None:
+    """Each level line's name and value to the right of the axes, beside it or as near as there is room."""
+    names = sorted(lines, key=lambda name: lines[name])
+    heights = [lines[name] / (axes.get_ylim()[1] or 1.0) for name in names]
+    for name, height, place in zip(names, heights, spread(heights, LABEL_GAP)):
+        arrow = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}
+        label = f"{name} {lines[name]:.4f}"
+        look = {"va": "center", "fontsize": "small", "color": "0.25", "arrowprops": arrow}
+        axes.annotate(label, (1, height), (1.03, place), xycoords="axes fraction", **look)
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Places, ascending like the heights, at least `gap` apart, close ones around their mean.
+
+    >>> [round(place, 3) for place in spread([0.1, 0.5, 0.5, 0.9], 0.1)]
+    [0.1, 0.45, 0.55, 0.9]
+    """
+    groups: list[list[float]] = []
+    for height in heights:
+        groups.append([height])
+        while len(groups) > 1 and _middle(groups[-1]) - _middle(groups[-2]) < gap * (len(groups[-1]) + len(groups[-2])) / 2:
+            groups[-2:] = [groups[-2] + groups[-1]]
+    return [_middle(group) + gap * (place - (len(group) - 1) / 2) for group in groups for place in range(len(group))]
+
+
+def _middle(heights: Sequence[float]) -> float:
+    return sum(heights) / len(heights)

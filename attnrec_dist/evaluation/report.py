@@ -11,7 +11,6 @@ import dataclasses
 import json
 import math
 import re
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ import numpy as np
 from attnrec_dist.evaluation.compare import Difference, paired_difference
 from attnrec_dist.evaluation.metrics import mean, parse_metric, per_view
 from attnrec_dist.evaluation.ranking import MISS, NOT_RELEVANT
+from attnrec_dist.layout import columns, paragraph, places, table
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -29,11 +29,19 @@ Ranks = Mapping[str, Mapping[str, np.ndarray]]  # {row: {"protocol/policy": int 
 Values = dict[str, dict[str, np.ndarray]]  # {row: {column: float64 [views]}}
 
 LEGEND = (
-    "* the best of its column. Means over customers with a relevant item; cold: not in the catalogue, always missed.",
-    "New items: what the customer already had among events of the predicted types is neither ranked nor relevant.",
-    "Recall = hits / relevant items.",
-    "Rank = number of items not scored below the target: ties and NaN count against a recommender.",
+    "* the best of its column. Means over customers with a relevant item; recall = hits / relevant items.",
+    "next basket: what came first after the cut in a customer's history; whole period: all that came in this part.",
+    "new items: what the customer already had among events of the predicted types is neither ranked nor relevant.",
+    "of them cold: items without a training event, which no recommender knows and all miss.",
+    "A target's rank is the number of items not scored below it: ties and NaN count against a recommender.",
 )
+BASELINES = {
+    "popularity": "the most frequent items",
+    "trend": "the most frequent of late",
+    "own_frequency": "what the customer had before",
+    "own_trend": "own_frequency and trend",
+    "item_graph": "what goes with the customer's items",
+}
 TITLES = {"next_basket": "next basket", "period": "whole period", "all": "all items", "new": "new items"}
 
 
@@ -112,15 +120,17 @@ def against_the_best(values: Values, model: str, seed: int = 0) -> dict[str, Com
 
 
 def report(result: Result, metrics: Sequence[str]) -> str:
-    """The whole report as plain text, 80 wide with two metrics; `metrics` are those shown, the last is compared."""
+    """The whole report as plain text that fits the terminal; `metrics` are those shown, the last is compared."""
     blocks = [_table(result.split, result.customers, metrics)]
     if result.newcomers is not None and any(result.newcomers.views.values()):
-        blocks.append(["Apart, customers without history:", *_table(result.split, _all_items(result.newcomers), metrics)])
+        newcomers = _table(result.split, _all_items(result.newcomers), metrics)
+        blocks.append(["Apart, customers without history, whom the model cannot be asked about:", *newcomers])
     blocks.append(_compared(result, metrics[-1]))
     if result.coverage:
         shown = ", ".join(f"{row} {share:.3f}" for row, share in result.coverage.items())
-        blocks.append(textwrap.wrap(f"Share of the catalogue shown to anybody: {shown}", 80))
-    blocks.append([*LEGEND, *result.notes])
+        blocks.append([paragraph(f"Coverage, the share of the catalogue that anybody is shown: {shown}")])
+    baselines = "; ".join(f"{row}: {told}" for row, told in BASELINES.items() if row in result.customers.values)
+    blocks.append([paragraph(each, "  ", "") for each in (*LEGEND, *([baselines] if baselines else []), *result.notes)])
     return "\n".join("\n".join([*block, ""]) for block in blocks if block)
 
 
@@ -149,14 +159,27 @@ def sentence(a: str, b: str, difference: Difference) -> str:
 
 
 def _table(split: str, group: Group, metrics: Sequence[str]) -> list[str]:
+    """All protocols and policies beside one another; where that is too wide, one protocol, or one policy, below the other."""
     parts = list(group.views)
+    protocols = list(dict.fromkeys(part.split("/")[0] for part in parts))
+    by_protocol = [[part for part in parts if part.split("/")[0] == protocol] for protocol in protocols]
+    for layout in ([parts], by_protocol, [[part] for part in parts]):
+        tables = [_of_parts(split, group, metrics, some) for some in layout if some]
+        if max([0, *(places(line) for lines in tables for line in lines)]) <= columns():
+            break
+    return [line for place, lines in enumerate(tables) for line in (["", *lines] if place else lines)]
+
+
+def _of_parts(split: str, group: Group, metrics: Sequence[str], parts: list[str]) -> list[str]:
     protocols = {part.split("/")[0]: [p.split("/")[1] for p in parts if p.startswith(part.split("/")[0] + "/")] for part in parts}
     stems, lengths = zip(*(parse_metric(metric) for metric in metrics), strict=True)
     labels = stems if len(set(lengths)) == 1 else tuple(metrics)
     title = f"{split}, @{lengths[0]}" if len(set(lengths)) == 1 else split
-    counted = {"customers": group.views, "relevant items": group.relevant, "of them cold": group.cold}
-    first = max(map(len, [title, *group.values, *counted])) + 1
-    width = max(8, *(len(label) + 2 for label in labels))
+    counts = {"customers": group.views, "relevant items": group.relevant, "of them cold": group.cold}
+    first = max(map(len, [title, *group.values, *counts])) + 1
+    least = max(len(TITLES.get(policy, policy)) for each in protocols.values() for policy in each) + 4
+    least = max(least, *(len(f"{of_part[part]:,}") + 2 for of_part in counts.values() for part in parts))
+    width = max(8, *(len(label) + 2 for label in labels), -(-least // len(metrics)))
     span = width * len(metrics)
 
     lines = [
@@ -164,11 +187,11 @@ def _table(split: str, group: Group, metrics: Sequence[str]) -> list[str]:
         " " * first + "".join(_over(TITLES.get(policy, policy), span) for each in protocols.values() for policy in each),
         " " * first + "".join(f"{label} ".rjust(width) for _ in parts for label in labels),
     ]
-    columns = [f"{part}/{metric}" for part in parts for metric in metrics]
-    best = {column: max(_numbers(cells[column] for cells in group.values.values()), default=math.nan) for column in columns}
+    shown = [f"{part}/{metric}" for part in parts for metric in metrics]
+    best = {column: max(_numbers(cells[column] for cells in group.values.values()), default=math.nan) for column in shown}
     for row, cells in group.values.items():
-        lines.append(row.ljust(first) + "".join(_cell(cells[column], best[column]).rjust(width) for column in columns))
-    for name, of_part in counted.items():
+        lines.append(row.ljust(first) + "".join(_cell(cells[column], best[column]).rjust(width) for column in shown))
+    for name, of_part in counts.items():
         lines.append(name.ljust(first) + "".join(f"{of_part[part]:,} ".rjust(span) for part in parts))
     return [line.rstrip() for line in lines]
 
@@ -197,17 +220,17 @@ def _compared(result: Result, metric: str) -> list[str]:
     if not told:
         return []
     confidence = next(iter(told.values())).difference.confidence
-    lines = [f"{result.model} minus the best baseline, {metric}, {confidence:.0%} interval, paired by customer:"]
+    rows = [["", "difference", f"{confidence:.0%} interval", "best baseline", "verdict"]]
     for column, each in told.items():
         d = each.difference
         verdict = "not clear" if not d.is_clear else "better" if d.difference > 0 else "worse"
-        where, interval = _name(column.rpartition("/")[0]), f"[{d.low:+.4f}, {d.high:+.4f}]"
-        lines.append(f"  {where:24} {d.difference:+.4f} {interval}  {each.baseline:13} {verdict}")
-    return lines
-
-
-def _name(part: str) -> str:
-    return ", ".join(TITLES.get(each, each) for each in part.split("/"))
+        interval = f"{d.low:+.4f} to {d.high:+.4f}"
+        where = ", ".join(TITLES.get(part, part) for part in column.split("/")[:-1]).removesuffix(" items")
+        rows.append([where, f"{d.difference:+.4f}", interval, each.baseline, verdict])
+    return [
+        paragraph(f"{result.model} minus the best baseline of each column, {metric}, compared customer by customer:"),
+        *table(rows).split("\n"),
+    ]
 
 
 def to_json(result: Result) -> str:

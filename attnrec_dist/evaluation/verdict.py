@@ -16,8 +16,10 @@ from typing import Any
 
 from attnrec_dist.evaluation.by_user import Metric
 from attnrec_dist.evaluation.compare import Difference, McNemar, difference, holm
+from attnrec_dist.layout import paragraph, table
 
 RESAMPLES = 2_000
+LOWER = " (lower is better)"
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def sentence(judged: Judged, of: int = 1) -> str:
     evidence = f"({d.confidence:.0%} CI {low:.4f} to {high:.4f}, {p}, {d.views:,} users)"
     if d.difference == 0:
         return f"{judged.run} and {judged.against} are equal in {judged.metric}, {d.mean_a:.4f} {evidence}."
-    by = f"by {abs(d.difference):.4f} {judged.metric}{' (lower is better)' if judged.lower_is_better else ''}"
+    by = f"by {abs(d.difference):.4f} {judged.metric}{LOWER if judged.lower_is_better else ''}"
     if judged.is_clear:
         return f"{first} beats {second} {by} {evidence}."
     return f"{first} is ahead of {second} {by}, but not clearly {evidence}."
@@ -113,20 +115,14 @@ def told(verdict: Verdict) -> str:
 
 
 def _values(verdict: Verdict) -> list[str]:
-    metrics = list(dict.fromkeys(each.metric for each in verdict.judged))
     lower = {each.metric for each in verdict.judged if each.lower_is_better}
-    first = max(map(len, [*metrics, *(f"{name} (lower is better)" for name in lower)])) + 1
-    width = {run: max(9, len(run) + 2) for run in verdict.runs}
-    lines = [
-        f"{verdict.tested_on.get('split', '')}".ljust(first) + "".join(run.rjust(width[run] - 1) + " " for run in verdict.runs)
-    ]
-    for metric in metrics:
+    rows = [[str(verdict.tested_on.get("split", "")), *(f"{run} " for run in verdict.runs)]]
+    for metric in dict.fromkeys(each.metric for each in verdict.judged):
         cells = {run: values[metric] for run, values in verdict.values.items()}
         finite = [value for value in cells.values() if not math.isnan(value)]
         best = (min if metric in lower else max)(finite, default=math.nan)
-        name = f"{metric} (lower is better)" if metric in lower else metric
-        lines.append(name.ljust(first) + "".join(_cell(cells[run], best).rjust(width[run]) for run in verdict.runs))
-    return [line.rstrip() for line in lines]
+        rows.append([f"{metric}{LOWER if metric in lower else ''}", *(_cell(cells[run], best) for run in verdict.runs)])
+    return table(rows).split("\n")
 
 
 def _cell(value: float, best: float) -> str:
@@ -134,34 +130,27 @@ def _cell(value: float, best: float) -> str:
 
 
 def _differences(verdict: Verdict) -> list[str]:
-    pairs = [f"{each.run} - {each.against}" for each in verdict.judged]
-    first, second = max(map(len, pairs)) + 2, max(len(each.metric) for each in verdict.judged) + 2
+    """A block a metric: the pairs of runs below one another."""
     confidence = verdict.judged[0].difference.confidence
-    lines = [
-        "difference".ljust(first + second)
-        + " " * 10
-        + f"{confidence:.0%} interval".ljust(20)
-        + "p".rjust(10)
-        + "p by Holm".rjust(12)
-    ]
-    for pair, each in zip(pairs, verdict.judged):
-        d = each.difference
-        verdict_word = "not clear" if not each.is_clear else "better" if each.ahead > 0 else "worse"
-        interval = f"[{d.low:+.4f}, {d.high:+.4f}]"
-        lines.append(
-            f"{pair.ljust(first)}{each.metric.ljust(second)}{d.difference:+.4f}   {interval:20}{_p(d.p):>10}{_p(each.p_holm):>12}"
-            f"  {verdict_word}"
-        )
+    lines: list[str] = []
+    for metric in dict.fromkeys(each.metric for each in verdict.judged):
+        rows = [[metric, "difference", f"{confidence:.0%} interval", "verdict", "p", "p by Holm"]]
+        for each in verdict.judged:
+            d = each.difference
+            if each.metric == metric:
+                word = "not clear" if not each.is_clear else "better" if each.ahead > 0 else "worse"
+                interval = f"{d.low:+.4f} to {d.high:+.4f}"
+                rows.append([f"{each.run} - {each.against}", f"{d.difference:+.4f}", interval, word, _p(d.p), _p(each.p_holm)])
+        lines += [*([""] if lines else []), *table(rows).split("\n")]
     for pair, of in verdict.mcnemar.items():
         kind = "exact" if of.exact else "chi-square"
-        lines.append(
-            f"McNemar, {pair}: {of.only_a:,} right in the first alone, {of.only_b:,} in the second, p {_p(of.p)} ({kind})"
-        )
+        told = f"{of.only_a:,} right in the first alone, {of.only_b:,} in the second, p {_p(of.p)} ({kind})"
+        lines.append(paragraph(f"McNemar, {pair}: {told}", "  ", ""))
     return lines
 
 
 def _sentences(verdict: Verdict) -> list[str]:
-    return [sentence(each, len(verdict.judged)) for each in verdict.judged]
+    return [paragraph(sentence(each, len(verdict.judged)), "  ", "") for each in verdict.judged]
 
 
 def to_json(verdict: Verdict) -> str:

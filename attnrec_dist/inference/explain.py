@@ -19,7 +19,8 @@ from attnrec_dist.data.examples import ExampleSet
 from attnrec_dist.data.samples import ExampleSamples
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.errors import ConfigError
-from attnrec_dist.inference.words import ago, counted, moment, names
+from attnrec_dist.inference.words import ago, moment, names
+from attnrec_dist.layout import counted
 from attnrec_dist.models.field_vectors import FieldVectors
 
 AT_ONCE = 256

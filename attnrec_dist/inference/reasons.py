@@ -12,7 +12,8 @@ import numpy as np
 
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.inference.histories import EVENT, CustomerHistories
-from attnrec_dist.inference.words import ago, counted, events_ago, names
+from attnrec_dist.inference.words import ago, events_ago, names
+from attnrec_dist.layout import counted
 
 DAY = 86_400
 LATELY = (14, 60)  # days

@@ -33,7 +33,8 @@ from attnrec_dist.inference.histories import (
 )
 from attnrec_dist.inference.load import Answered, TrainedModel, answered, load_model
 from attnrec_dist.inference.reasons import asked_at, reason
-from attnrec_dist.inference.words import counted, names
+from attnrec_dist.inference.words import names
+from attnrec_dist.layout import counted, paragraph
 from attnrec_dist.ops.top_k import top_k
 from attnrec_dist.outputs import TABLE, check_output, table_writer
 from attnrec_dist.read_times import read_times
@@ -365,16 +366,17 @@ def described(name: str, history: CustomerHistories, data: DataSet, best: list[R
     """A customer's newest baskets and list, for reading."""
     has_places = data.manifest.times_are_places
     at = "" if has_places or not len(history.times) else f", on {_date(asked_at(history, data))}"
-    lines = [f"\ncustomer {name}{at}"]
+    lines = ["\n" + paragraph(f"customer {name}{at}", "  ", "")]
     for time in np.unique(history.times)[-3:]:
         items = history.items[history.times == time]
         more = f" and {len(items) - 4} more" if len(items) > 4 else ""
         when = f"event {time + 1:,}" if has_places else _date(int(time))
-        lines.append(f"  {when}  {', '.join(names(data, items[:4]))}{more}")
+        lines.append(paragraph(f"{', '.join(names(data, items[:4]))}{more}", " " * (len(when) + 4), f"  {when}  "))
     without = "without history: " + ("the most frequent" if has_places else "the most frequent of the log's last 14 days")
     for each in best:
         why = without if each.source == TREND else each.because
-        lines.append(f"  {each.rank}. {(each.title or '').strip() or each.item}{f' ({why})' if why else ''}")
+        told = f"{(each.title or '').strip() or each.item}{f' ({why})' if why else ''}"
+        lines.append(paragraph(told, "     ", f"  {each.rank}. "))
     return "\n".join(lines)
 
 

@@ -1,18 +1,11 @@
-"""What a data set holds as numbers, for reading: counts, items, moments, ages."""
+"""What a data set holds as numbers, for reading: items, moments, ages."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from attnrec_dist.data.shards import DataSet
-
-
-def counted(count: int, what: str) -> str:
-    """
-    >>> counted(1, "item"), counted(1_200, "item")
-    ('1 item', '1,200 items')
-    """
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+from attnrec_dist.layout import counted
 
 
 def names(data: DataSet, items: np.ndarray) -> list[str]:

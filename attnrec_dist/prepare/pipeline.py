@@ -20,6 +20,7 @@ from typing import Literal
 
 from attnrec_dist.data.manifest import Manifest, Split
 from attnrec_dist.errors import ConfigError, InputError
+from attnrec_dist.layout import counted
 from attnrec_dist.prepare import cleaning, lines, reading, steps, suspects
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.engine import DuckEngine
@@ -109,7 +110,7 @@ def clean(engine: DuckEngine, config: PrepareConfig, sources: list[Source], prog
     found = dict(engine.rows("SELECT reason, count(*) FROM clean GROUP BY reason"))
     forms = {FORMS[form]: count for form, count in engine.rows(cleaning.forms())}
     report = {READ: sum(found.values()), **{reason: found.get(reason, 0) for reason in cleaning.REASONS}}
-    progress(f"read {report[READ]:,} rows from {sum(len(source.files) for source in sources)} file(s)")
+    progress(f"read {report[READ]:,} rows from {counted(sum(len(source.files) for source in sources), 'file')}")
     check_usable(config, report, sources, engine.rows)
     check_times(config, forms, progress)
     if sources[0].is_lines:
@@ -195,7 +196,7 @@ def keep_core(engine: DuckEngine, config: PrepareConfig, among: str, progress: P
         engine.table("core_items", steps.core_items(filters, among))
         sizes = engine.row("SELECT (SELECT count(*) FROM core_users), (SELECT count(*) FROM core_items)")
         if sizes == previous:
-            progress(f"core of {sizes[0]:,} users and {sizes[1]:,} items after {rounds} round(s)")
+            progress(f"{sizes[0]:,} users and {sizes[1]:,} items have enough events, after {rounds} rounds of leaving out")
             break
         previous = sizes
     engine.table("events", steps.in_core(among))

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from attnrec_dist.data.manifest import Manifest
 from attnrec_dist.errors import InputError
+from attnrec_dist.layout import counted, paragraph
 from attnrec_dist.prepare.cleaning import REASONS, UNUSABLE, number_columns, offenders, parsed, wanted_columns
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.lines import located
@@ -43,18 +44,21 @@ def summary(manifest: Manifest) -> str:
     cold = manifest.num_all_items - manifest.num_items
     lines = [
         cleaning_table(manifest.cleaning),
-        f"  {counts.rows:,} users ({counts.users_without_train_events:,} without training events), "
-        f"{manifest.num_items:,} items and {cold:,} cold ones, {span(manifest)}",
-        f"  training {counts.train_events:,}  validation {counts.validation_events:,}  test {counts.test_events:,} events",
+        f"{counted(counts.rows, 'user')} ({counts.users_without_train_events:,} without training events), "
+        f"{counted(manifest.num_items, 'item')} and {cold:,} more without training events, {span(manifest)}",
+        f"events: training {counts.train_events:,}, validation {counts.validation_events:,}, test {counts.test_events:,}",
     ]
     if manifest.split.train_end is not None and manifest.split.valid_end is not None:
-        lines.append(f"  validation from {day(manifest.split.train_end)}, test from {day(manifest.split.valid_end)} (UTC)")
+        held_back = "nothing held back for validation"
+        if counts.validation_events:
+            held_back = f"validation from {day(manifest.split.train_end)}"
+        lines.append(f"{held_back}, test from {day(manifest.split.valid_end)} (UTC)")
     usual = USUAL_TIMES[0] <= manifest.start_time and manifest.end_time < USUAL_TIMES[1]
     if not usual and not manifest.times_are_places:
         lines.append(
-            "  warning: times before 1990 or after 2100: is columns.timestamp the right column, and columns.timestamp.unit right?"
+            "warning: times before 1990 or after 2100: is columns.timestamp the right column, and columns.timestamp.unit right?"
         )
-    return "\n".join(lines)
+    return "\n".join([lines[0], *(paragraph(line, "    ", "  ") for line in lines[1:])])
 
 
 def span(manifest: Manifest) -> str:

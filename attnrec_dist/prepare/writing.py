@@ -14,6 +14,7 @@ from attnrec_dist.data.example_format import ExamplesSpec, FieldSpec
 from attnrec_dist.data.manifest import DAILY, FORMAT_VERSION, GRAPH, SEQUENCES, TABLES, Counts, Manifest, Split
 from attnrec_dist.data.shards import Shard
 from attnrec_dist.errors import FaultError
+from attnrec_dist.layout import counted
 from attnrec_dist.prepare import steps
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.engine import DuckEngine
@@ -108,7 +109,7 @@ class Writer:
             self.config = self.config.with_graph(rule)
         if rule.kind != "none":
             counting.graph(self.place.building / GRAPH, rule, len(self.config.columns.numeric))
-        self.progress("counted " + ", ".join(f"{count:,} {name}" for name, count in counting.report.items()))
+        self.progress("counted " + ", ".join(f"{count:,} {name}" for name, count in counting.report.items() if count))
         written = (self.place.building / name for name in (DAILY, GRAPH))
         return [record_of(path, num_items) for path in written if path.exists()], counting.report
 
@@ -147,7 +148,7 @@ class Writer:
             shards.append(record_of(path, len(rows)))
         if tally.rows != users:
             raise FaultError(f"the engine gave {tally.rows} users where it had counted {users}; please report this")
-        self.progress(f"wrote {len(shards)} shard(s)")
+        self.progress(f"wrote {counted(len(shards), 'shard')}")
         return shards, tally
 
     def _items(self, item_file: list[Source]) -> Shard:

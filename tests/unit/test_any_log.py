@@ -128,7 +128,7 @@ def test_the_flagship_works_on_any_log(name, attnrec, tmp_path):
     assert (None if graph is None else "next" if graph.within else "basket") == log.graph
     trained = attnrec("train", FLAGSHIP, "--data", data, "--run_dir", run, *QUICK)
     assert trained.code == 0, trained.err
-    notes = [line for line in trained.err.splitlines() if line.startswith("note: ")]
+    notes = [line for line in trained.err.replace("\n  ", " ").splitlines() if line.startswith("note: ")]
     for expected in (*log.notes, *(f"expert {expert} is off, its weight is 0: " for expert in log.off)):
         assert any(expected in note for note in notes), notes
     assert log.notes or log.off or not notes, notes

@@ -12,9 +12,9 @@ PACKAGE = ROOT / "attnrec_dist"
 FILES = sorted(PACKAGE.rglob("*.py"))
 NAMES = [str(file.relative_to(ROOT)) for file in FILES]
 
-# errors settings batch -> distributed run_dir -> ops -> {data | models | losses} -> inference -> ... -> commands -> cli
+# errors settings batch layout -> distributed run_dir -> ops -> {data | models | losses} -> inference -> ... -> commands -> cli
 LEVELS = [
-    ["errors", "yaml_text", "settings", "batch", "outputs", "timestamps", "read_times"],
+    ["errors", "yaml_text", "settings", "batch", "layout", "outputs", "timestamps", "read_times"],
     ["distributed", "stored", "run_dir"],
     ["ops"],
     ["data", "models", "losses"],
@@ -36,6 +36,7 @@ OF_PREPARE = {
     "read_times",
     "settings",
     "batch",
+    "layout",
     "distributed",
     "run_dir",
     "stored",

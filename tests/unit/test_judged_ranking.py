@@ -109,8 +109,10 @@ def test_explain_writes_a_page_a_heat_map_and_text(attnrec, runs, tmp_path):
     assert (tmp_path / "why" / "weights.png").read_bytes().startswith(b"\x89PNG")
     assert done.out.count("probability 0.") + done.out.count("probability 1.") == 4
     assert text.count("<section") == 4
-    assert "The field with the highest weight, given the value of another example, moves the log odds" in done.out
-    assert "The past event with the highest weight, left out, moves the log odds" in done.out
+    assert "The field with the highest weight, given the value of another example, moves the log odds" in " ".join(
+        done.out.split()
+    )
+    assert "The past event with the highest weight, left out, moves the log odds" in " ".join(done.out.split())
     assert "Thing, no." in text
     again = attnrec("explain", runs / "attention", "--output", tmp_path / "again", "--show", 4, "--sample", 200)
     assert again.out == done.out
