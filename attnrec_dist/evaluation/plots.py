@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from attnrec_dist.errors import MissingExtraError, RunDirError
 from attnrec_dist.evaluation.classification import higher_is_better
 from attnrec_dist.evaluation.lettering import letter
 from attnrec_dist.outputs import replacing
+from attnrec_dist.stored import json_lines
 
 MOST_PIXELS = 30_000  # of a side: Agg draws up to 65,535
 LABEL_GAP = 0.052  # of the axes' height between two labels of lines
@@ -75,13 +75,9 @@ def read_curves(metrics_jsonl: Path) -> tuple[dict[int, float], dict[str, dict[i
     """({step: loss}, {"eval/...": {step: value}}) of a metrics.jsonl; of a step logged twice the later line counts."""
     losses: dict[int, float] = {}
     evaluations: dict[str, dict[int, float]] = {}
-    for line in metrics_jsonl.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        step = record.get("step")
-        if step is None:
+    for _, record in json_lines(metrics_jsonl):
+        step = record.get("step") if record else None
+        if record is None or not isinstance(step, int):
             continue
         if isinstance(record.get("loss"), int | float):
             losses[step] = float(record["loss"])

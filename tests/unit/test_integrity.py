@@ -234,6 +234,7 @@ def test_a_run_goes_on_beside_what_is_damaged_and_expendable(attnrec, copy, dama
     assert found == {step: loss for step, loss in whole_of_three.items() if step in found}
     assert {7, 8, 9} <= found.keys()
     assert (copy.run / "best").resolve().parent == (copy.run / "checkpoints").resolve()
+    assert attnrec("plot", copy.run).code == 0
     assert evaluate(attnrec, copy).code == 0
 
 
