@@ -46,6 +46,12 @@ class FakeData:
             num_items=NUM_ITEMS,
             event_types=EVENT_TYPES,
             numeric=["place"],
+            counts=SimpleNamespace(
+                rows=len(self.content),
+                train_events=sum(row.train_end for row in self.content),
+                users_without_train_events=sum(row.train_end == 0 for row in self.content),
+            ),
+            statistics={},
             fingerprint="0123456789abcdef" * 4,
             counts=SimpleNamespace(
                 rows=len(self.content),
