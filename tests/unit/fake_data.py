@@ -53,12 +53,6 @@ class FakeData:
             ),
             statistics={},
             fingerprint="0123456789abcdef" * 4,
-            counts=SimpleNamespace(
-                rows=len(self.content),
-                train_events=sum(row.train_end for row in self.content),
-                users_without_train_events=sum(not row.train_end for row in self.content),
-            ),
-            statistics={},
             split=SimpleNamespace(
                 kind="leave_one_out" if self.train_end is None else "time", train_end=self.train_end, valid_end=self.valid_end
             ),
