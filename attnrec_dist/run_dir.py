@@ -153,6 +153,12 @@ class RunDir:
         file.flush()
         self._lock, self._ended = file, False
 
+    def unlock(self) -> None:
+        """Gives up the claim, if this process has it; nothing is written any more."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
     @property
     def locked(self) -> bool:
         """Whether this process holds the directory."""

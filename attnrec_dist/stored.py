@@ -57,7 +57,8 @@ def as_schema(schema: type[SchemaT], tree: dict[str, Any]) -> SchemaT:
         return schema.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None
+        place, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{place}: {what[:1].lower()}{what[1:]}" if place else what) from None
 
 
 def read_json(path: Path, schema: type[SchemaT]) -> SchemaT:

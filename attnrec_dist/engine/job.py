@@ -33,6 +33,8 @@ def train_in(run_dir: RunDir, config: RunConfig) -> int:
         if error is caught:
             raise
         raise error from caught
+    finally:
+        run_dir.unlock()
 
 
 def leave_word(run_dir: RunDir, error: BaseException) -> None:

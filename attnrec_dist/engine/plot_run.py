@@ -18,6 +18,7 @@ from attnrec_dist.errors import AttnrecError, ConfigError, StorageError
 from attnrec_dist.evaluation.plots import curves
 from attnrec_dist.run_dir import RunDir, write_whole
 from attnrec_dist.settings import read_yaml
+from attnrec_dist.stored import read_tree
 
 if TYPE_CHECKING:
     from attnrec_dist.run_config import RunConfig
@@ -32,7 +33,10 @@ def plot_run(run: RunDir, config: Callable[[], RunConfig]) -> Path:
     Raises MissingExtraError, RunDirError.
     """
     tree, values = read_yaml(run.config), {}
-    chosen = str(tree.get("evaluation", {}).get("metric", ""))
+    for section in ("data", "evaluation"):
+        if not isinstance(tree.setdefault(section, {}), dict):
+            raise ConfigError(f"{run.config}: {section}: expected keys, found {tree[section]!r}; put the run's own back")
+    chosen = str(tree["evaluation"].get("metric", ""))
     try:
         values = kept(run, tree, config)
     except AttnrecError as error:  # the data set has moved, say, or the run is older than a key
@@ -44,11 +48,11 @@ def plot_run(run: RunDir, config: Callable[[], RunConfig]) -> Path:
 
 def kept(run: RunDir, tree: dict[str, Any], config: Callable[[], RunConfig]) -> Values:
     """Those of baselines.json, where they are of these data and settings; else measured and kept there."""
-    file, data = run.path / "baselines.json", read_manifest(Path(tree.get("data", {}).get("path", "")))
-    settings = {section: tree.get(section, {}) for section in ("data", "evaluation")}
+    file, data = run.path / "baselines.json", read_manifest(Path(str(tree["data"].get("path", ""))))
+    settings = {section: tree[section] for section in ("data", "evaluation")}
     measured_on = {"data fingerprint": data.fingerprint, **settings}
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_tree(file)
         if found["measured on"] == measured_on:
             return {name: {metric: float(value) for metric, value in of.items()} for name, of in found["values"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

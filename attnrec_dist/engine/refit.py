@@ -5,6 +5,7 @@ Validation tells when to stop, and its events teach nothing. Whoever puts a mode
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 from attnrec_dist.data.manifest import read_manifest
@@ -12,6 +13,8 @@ from attnrec_dist.engine.tracking import metric_lines
 from attnrec_dist.errors import DataError, RunDirError
 from attnrec_dist.run_dir import RunDir, read_marker, refuse_other_keys, step_of
 from attnrec_dist.settings import read_yaml
+
+ROUNDED = 1e-3  # the epochs in metrics.jsonl have four decimals
 
 
 def refit_overrides(run: RunDir, data: Any) -> dict[str, Any]:
@@ -43,7 +46,13 @@ def refit_overrides(run: RunDir, data: Any) -> dict[str, Any]:
 def chosen_epochs(run: RunDir) -> float:
     """The length of the run's best checkpoint. Raises RunDirError."""
     step = step_of(run.checkpoint("best"))
-    for _, values in metric_lines(run.metrics):
-        if values and values["step"] == step and "epoch" in values:
-            return float(values["epoch"])
-    raise RunDirError(f"{run.path}: does not tell how long its best checkpoint was trained; train it anew")
+    epochs = {values["step"]: float(values["epoch"]) for _, values in metric_lines(run.metrics) if values and "epoch" in values}
+    if step not in epochs:
+        raise RunDirError(f"{run.path}: does not tell how long its best checkpoint was trained; train it anew")
+    by_others = step * statistics.median(epoch / of for of, epoch in epochs.items() if of > 0)
+    if abs(epochs[step] - by_others) > 0.01 * by_others + ROUNDED:
+        raise RunDirError(
+            f"{run.metrics}: damaged: step {step} has epoch {epochs[step]:g}, by the other steps it was {by_others:.4g}; put that right "
+            "in the file"
+        )
+    return epochs[step]

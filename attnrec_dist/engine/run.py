@@ -192,6 +192,7 @@ def start(config: RunConfig, run_dir: RunDir, job: Job, watchdog: Watchdog, stop
 def begin(run: Run) -> None:
     """The first that is written of a training, once its model stands, too. Rank 0."""
     run_dir, text = run.run_dir, to_yaml(run.config)
+    run.metrics.require_usable()
     run_dir.begun = True
     pass_over([run_dir.checkpoints / name for name, _ in run.damaged])
     put_asides_back(run_dir)

@@ -69,6 +69,18 @@ class Metrics:
         self._asked: Callable[[], list[Tracker]] = list
         self._waiting: list[dict[str, Any]] = []
 
+    def require_usable(self) -> None:
+        """Raises RunDirError or StorageError where the file cannot be read or added to: before a job writes anything."""
+        if not self.active:
+            return
+        for _ in metric_lines(self.path):
+            break
+        try:
+            if self.path.exists():
+                open(self.path, "r+b").close()
+        except OSError as error:
+            raise StorageError.of(error, f"writing {self.path}") from None
+
     def cut_back(self, step: int, evaluated: bool = True, say: Callable[[str], None] = lambda text: None) -> float:
         """Drops what was logged after the step that a resumed run starts from, and that step's evaluation if it is to be done;
         tells of steps before it that are missing.

@@ -209,9 +209,8 @@ def folder_gone(path: Path, draw: random.Random) -> str:
 
 
 def relinked(path: Path, draw: random.Random) -> str:
-    """To nothing, to itself, to what is no checkpoint, to another checkpoint."""
-    others = [f"checkpoints/{each.name}" for each in (path.parent / "checkpoints").iterdir() if each.name != path.readlink().name]
-    target = draw.choice(["nowhere", path.name, ".", "/", "config.yaml", "checkpoints/step-00000000", *others * 4])
+    """To nothing, to itself, to what is no checkpoint. Another whole checkpoint is the user's choice: commands print its name."""
+    target = draw.choice(["nowhere", path.name, ".", "/", "config.yaml", "checkpoints/step-00000000"])
     path.unlink()
     kind = draw.choice(["link", "link", "nothing", "file", "folder"])
     if kind == "link":

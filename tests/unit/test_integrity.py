@@ -12,8 +12,10 @@ from prepare_helpers import edit_manifest, flip_byte
 from tiny_shop import Shop, write_shop
 
 from attnrec_dist import load
+from attnrec_dist.data.shards import DataSet
 from attnrec_dist.errors import ExitCode
 from attnrec_dist.run_dir import MARKER, RunDir
+from attnrec_dist.stored import sealed
 
 
 @pytest.fixture
@@ -99,6 +101,12 @@ def damaged_data(shop: Shop) -> tuple:
     return ("--train.max_epochs", "3")
 
 
+def metrics_are_a_folder(shop: Shop) -> tuple:
+    (shop.run / "metrics.jsonl").unlink()
+    (shop.run / "metrics.jsonl").mkdir()
+    return ("--train.max_epochs", "3")
+
+
 def without_index(shop: Shop) -> tuple:
     """An older copy of a run: what is made before the refusal goes again."""
     shutil.rmtree(shop.run / "index")
@@ -123,6 +131,7 @@ def without_index(shop: Shop) -> tuple:
         (another_model, "model.name: was 'sasrec', now 'bsarec'"),
         (damaged_data, "damaged: bytes 0 to"),
         (without_index, "d_plian"),
+        (metrics_are_a_folder, "metrics.jsonl: cannot be read"),
     ],
 )
 def test_a_refused_command_leaves_the_run_as_it_was(attnrec, copy, monkeypatch, prepared, said):
@@ -399,3 +408,32 @@ def test_a_manifest_that_was_edited_is_refused_by_every_command(attnrec, copy, k
     file.write_text(json.dumps(manifest | {key: wrong[key]}))
     for done in (evaluate(attnrec, copy), attnrec("inspect", copy.data), train(attnrec, copy, "--train.max_epochs", "3")):
         refused(done, "manifest.json: damaged")
+
+
+# Numbers that commands take from what is expendable
+
+
+def test_when_counts_the_steps_that_the_newest_checkpoint_has(attnrec, copy):
+    user = DataSet.open(copy.data).users()["id"][0].as_py()
+    whole = attnrec("when", copy.run, "--user", user, "--data", copy.data)
+    status = json.loads((copy.run / "status.json").read_text())
+    (copy.run / "status.json").write_text(json.dumps(status | {"step": 0}))
+    assert attnrec("when", copy.run, "--user", user, "--data", copy.data).out == whole.out
+
+
+def test_a_refit_does_not_take_a_length_that_the_other_steps_deny(attnrec, copy, tmp_path):
+    split = ["--split.train", "0.85", "--split.validation", "0", "--split.test", "0.15"]
+    assert attnrec("prepare", copy.prepare_yaml, "--output", tmp_path / "all", *split).code == 0
+    best = int((copy.run / "best").readlink().name.removeprefix("step-"))
+    lines = [json.loads(line) for line in (copy.run / "metrics.jsonl").read_text().splitlines()]
+    changed = [{**line, "epoch": line["epoch"] * 2} if line["step"] == best and "epoch" in line else line for line in lines]
+    (copy.run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in changed))
+    refused(attnrec("refit", copy.run, "--data", tmp_path / "all"), f"step {best} has epoch", "by the other steps")
+
+
+def test_a_manifest_that_contradicts_itself_is_told_so_in_plain_words(attnrec, copy):
+    file = copy.data / "manifest.json"
+    tree = json.loads(file.read_text())
+    tree["num_items"] = tree["num_all_items"] + 1
+    file.write_text(json.dumps(sealed(tree)))
+    refused(attnrec("inspect", copy.data), "manifest.json: damaged: it contradicts itself")

@@ -223,6 +223,16 @@ def test_plot_measures_the_baselines_once(attnrec, trained, tmp_path, monkeypatc
     assert "no such data set" in moved.err
 
 
+@pytest.mark.parametrize("section", ["evaluation", "data"])
+def test_a_section_of_the_run_that_holds_no_keys_is_refused(attnrec, tmp_path, section):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(f"data: {{path: nowhere}}\nevaluation: {{}}\n{section}: 5\n".replace(f"{section}: {{", "was: {"))
+    done = attnrec("plot", run)
+    assert done.code == 2
+    assert f"{section}: expected keys, found 5" in done.err
+
+
 def test_docstring_examples():
     assert doctest.testmod(lettering).failed == 0
     assert doctest.testmod(explanation_plots).failed == 0
