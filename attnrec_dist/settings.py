@@ -84,7 +84,7 @@ def parse_overrides(arguments: list[str]) -> dict[str, Any]:
 
 def _is_bare(value: str) -> bool:
     """Whether a value is the text that it is, though YAML would take it for something else: %d/%m/%Y, *.csv, | or ','."""
-    signs = not any(letter.isalnum() or letter.isspace() for letter in value)
+    signs = value != "" and not any(letter.isalnum() or letter.isspace() for letter in value)
     return value[:1] in tuple("%@`*&|>#,!?") or (signs and value != "~" and (len(value) == 1 or value[:1] not in tuple("[{'\"")))
 
 
