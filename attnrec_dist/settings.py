@@ -78,8 +78,14 @@ def parse_overrides(arguments: list[str]) -> dict[str, Any]:
             if not rest or _is_option(rest[0]):
                 raise ConfigError(f"--{in_a_line(key)}: a value is missing; type --{in_a_line(key)} VALUE")
             value = rest.pop(0)
-        overrides[key] = parse_yaml(value, f"--{in_a_line(key)}")
+        overrides[key] = value if _is_bare(value) else parse_yaml(value, f"--{in_a_line(key)}")
     return overrides
+
+
+def _is_bare(value: str) -> bool:
+    """Whether a value is the text that it is, though YAML would take it for something else: %d/%m/%Y, *.csv, | or ','."""
+    signs = value != "" and not any(letter.isalnum() or letter.isspace() for letter in value)
+    return value[:1] in tuple("%@`*&|>#,!?") or (signs and value != "~" and (len(value) == 1 or value[:1] not in tuple("[{'\"")))
 
 
 def apply_overrides(tree: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

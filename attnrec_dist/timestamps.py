@@ -51,7 +51,7 @@ MOST = 0.9  # a column is what this share of it is
 class TimeRule:
     """How a column's times are written: the keys of columns.timestamp."""
 
-    unit: str = "auto"  # s, ms, us, ns, iso, place, auto
+    unit: str = "auto"  # s, ms, us, ns, iso, place, order, auto
     format: str | None = None  # strptime pattern
     time_zone: str = "UTC"  # of times that carry none
     else_auto: bool = False  # what unit or format do not read is read as auto
@@ -79,7 +79,7 @@ def microseconds(rule: TimeRule) -> str:
         return _formatted(rule.format, rule.time_zone)
     if rule.unit == "iso":
         return _iso(rule.time_zone)
-    units = {"auto": list(UNITS), "place": ["s"]}.get(rule.unit, [rule.unit])
+    units = {"auto": list(UNITS), "place": ["s"], "order": ["s"]}.get(rule.unit, [rule.unit])
     choice = " ".join(f"WHEN abs({DECIMAL}) < {FURTHEST * UNITS[unit]} THEN {_counted(unit)}" for unit in units)
     iso = f" ELSE {_iso(rule.time_zone)}" if rule.unit == "auto" else ""
     return f"CASE WHEN regexp_full_match(stamp, '{NUMBER}') THEN CASE {choice} END{iso} END"
@@ -128,7 +128,7 @@ def doubt(forms: dict[str, int], column: str = "") -> tuple[str, str] | None:
             return name, advice
     small = forms.get(SMALL, 0) + forms.get(EXCEL, 0)
     if total and small >= MOST * total and re.search(PART_OF_A_DATE, column, re.IGNORECASE):
-        whole = "write a column of whole times, such as 2026-03-01 10:00:00 or (day x 86400 + seconds of the day) with unit: s"
+        whole = "if they number days, set columns.timestamp.unit: day, and clock to the column of the time of day"
         return "numbers of days or the like", whole
     return None
 

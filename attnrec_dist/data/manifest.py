@@ -75,10 +75,10 @@ class Manifest(Section):
 
     @property
     def times_are_places(self) -> bool:
-        """Whether the log had no times, so that an event's place in its user's history (0, 1, 2, ...) stands for one."""
+        """Whether the log had no times, so that the place of an event, or of its basket, in its user's history stands for one."""
         columns = self.config.get("columns", {}).get("timestamp")
         unit = columns.get("unit") if isinstance(columns, dict) else None
-        return unit == "place" or self.config.get("input", {}).get("format") in ("user_items", "pairs")
+        return unit in ("place", "order") or self.config.get("input", {}).get("format") in ("user_items", "pairs")
 
 
 def _what_must_hold(manifest: Manifest) -> Iterator[tuple[str, bool]]:

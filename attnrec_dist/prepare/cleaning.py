@@ -7,12 +7,17 @@ Numbers and times are matched by a regular expression before they are cast, beca
 from __future__ import annotations
 
 from attnrec_dist.prepare.config import PrepareConfig
-from attnrec_dist.prepare.sections import LINE_FORMATS, Bounds, ColumnsSection, EventColumn, moment
-from attnrec_dist.prepare.sql import NUMBER, text
+from attnrec_dist.prepare.input_sections import LINE_FORMATS
+from attnrec_dist.prepare.joined import UNMATCHED
+from attnrec_dist.prepare.reading import DAMAGED
+from attnrec_dist.prepare.sections import Bounds, EventColumn, TimestampColumn, moment
+from attnrec_dist.prepare.sql import NUMBER, text, with_point
 from attnrec_dist.timestamps import form, microseconds
 
 # In the order in which they are looked for; a row is counted under the first that applies.
 REASONS = (
+    "damaged row",
+    "no match in input.join",
     "missing user",
     "missing item",
     "more than two words",
@@ -25,8 +30,10 @@ REASONS = (
     "duplicate",
     "below min_item_events or min_user_events",
 )
-UNUSABLE = REASONS[:5]  # damage, as against the rows that the config filters out on purpose
+UNUSABLE = REASONS[:7]  # damage, as against the rows that the config filters out on purpose
 
+DAYS = "[-+]?[0-9]{1,7}"
+CLOCK_OF_DAY = "([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?"
 LARGEST_FLOAT32 = "3.4028234e38"
 
 
@@ -40,13 +47,25 @@ def wanted_columns(config: PrepareConfig) -> dict[str, str]:
         wanted[f"n{place}"] = name
     if config.input.format in LINE_FORMATS:
         wanted |= {"words": "words", "number": "number"}
-    return wanted
+    if columns.timestamp.clock is not None:
+        wanted["clock"] = columns.timestamp.clock
+    if config.input.join is not None:
+        wanted["unmatched"] = UNMATCHED
+    return wanted | {"damaged": DAMAGED}
+
+
+def optional_columns(config: PrepareConfig) -> list[str]:
+    """Those that not each file of a log need have: where one lacks them, they are missing in its rows."""
+    event = config.columns.event
+    return [*number_columns(config), *([event.name] if event is not None else [])]
 
 
 def wanted_keys(config: PrepareConfig) -> dict[str, str]:
     """{config key: column of the log}, for the message when a column is missing."""
     columns = config.columns
     keys = {"columns.user": columns.user, "columns.item": columns.item, "columns.timestamp": columns.timestamp.name}
+    if columns.timestamp.clock is not None:
+        keys["columns.timestamp.clock"] = columns.timestamp.clock
     if columns.event is not None:
         keys["columns.event"] = columns.event.name
     keys |= {f"columns.numeric[{place}]": name for place, name in enumerate(columns.numeric)}
@@ -62,7 +81,8 @@ def clean(config: PrepareConfig, raw: str = "raw") -> str:
     """SELECT user_id, item_id (text), us (microseconds), event (text), n0.. (float32), form (place in FORMS: how the time is
     written) and reason (NULL: the row is good)."""
     kept = ["user_id", "item_id", "us", "form", "event", *(f"n{place}" for place in range(len(config.columns.numeric)))]
-    return f"SELECT {', '.join(kept)}, {reason(config)} AS reason FROM (SELECT {', '.join(parsed(config))} FROM {raw}) AS parsed"
+    read = f"SELECT {', '.join(parsed(config))} FROM {dated(config, raw)}"
+    return f"SELECT {', '.join(kept)}, {reason(config)} AS reason FROM ({read}) AS parsed"
 
 
 def forms() -> str:
@@ -73,7 +93,33 @@ def forms() -> str:
 def offenders(config: PrepareConfig, why: str, raw: str) -> str:
     """SELECT of the raw rows, as they are, that a reason rules out."""
     both = ", ".join(["raw_row", *parsed(config)])
-    return f"SELECT raw_row FROM (SELECT {both} FROM {raw} AS raw_row) AS parsed WHERE {reason(config)} = {text(why)}"
+    return (
+        f"SELECT raw_row FROM (SELECT {both} FROM {dated(config, raw)} AS raw_row) AS parsed WHERE {reason(config)} = {text(why)}"
+    )
+
+
+def dated(config: PrepareConfig, raw: str) -> str:
+    """The raw rows with the whole time in `stamp`: a clock from another column, a decimal comma as a point."""
+    whole = stamped(config.columns.timestamp)
+    if config.input.decimal == ",":
+        whole = f"CASE WHEN regexp_full_match({whole}, '[0-9]+,[0-9]+') THEN replace({whole}, ',', '.') ELSE {whole} END"
+    return raw if whole == "stamp" else f"(SELECT * REPLACE ({whole} AS stamp) FROM {raw} AS as_written)"
+
+
+def stamped(column: TimestampColumn) -> str:
+    """SQL: a day and a time of day as one text; of a day's number, as seconds from day 0. NULL: one of them is none."""
+    day = f"CASE WHEN regexp_full_match(stamp, '{DAYS}') THEN TRY_CAST(stamp AS BIGINT) * 86400 END"
+    if column.clock is None:
+        return f"CAST({day} AS VARCHAR)" if column.unit == "day" else "stamp"
+    digits = "lpad(clock, CASE WHEN length(clock) > 4 THEN 6 ELSE 4 END, '0')"
+    coloned = f"rtrim(regexp_replace({digits}, '(..)(..)(..)?', '\\1:\\2:\\3'), ':')"
+    padded = "CASE WHEN substr(clock, 2, 1) = ':' THEN '0' || clock ELSE clock END"
+    clock = f"CASE WHEN regexp_full_match(clock, '[0-9]{{1,6}}') THEN {coloned} ELSE {padded} END"
+    if column.unit != "day":
+        return f"regexp_replace(stamp, '[T ]00:00(:00([.]0+)?)?$', '') || ' ' || {clock}"
+    second = f"date_part('epoch', TRY_CAST({clock} AS TIME))"
+    second = f"CASE WHEN regexp_full_match({clock}, '{CLOCK_OF_DAY}') THEN CAST({second} AS BIGINT) END"
+    return f"CAST({day} + {second} AS VARCHAR)"
 
 
 def parsed(config: PrepareConfig) -> list[str]:
@@ -85,14 +131,17 @@ def parsed(config: PrepareConfig) -> list[str]:
         f"{form(rule)} AS form",
         f"{event(config.columns.event)} AS event",
     ]
+    values += ["damaged", *(["unmatched"] if config.input.join is not None else [])]
     values += ["words"] if config.input.format in LINE_FORMATS else []
-    return values + [f"{number(f'n{place}', config.columns)} AS n{place}" for place in range(len(number_columns(config)))]
+    return values + [f"{number(f'n{place}', config)} AS n{place}" for place in range(len(number_columns(config)))]
 
 
 def reason(config: PrepareConfig) -> str:
     """SQL: the first of REASONS that rules a parsed row out, else NULL."""
     names = number_columns(config)
-    tests = [("user_id IS NULL", "missing user"), ("item_id IS NULL", "missing item")]
+    tests = [("damaged", "damaged row")]
+    tests += [("unmatched", "no match in input.join")] if config.input.join is not None else []
+    tests += [("user_id IS NULL", "missing user"), ("item_id IS NULL", "missing item")]
     tests += [("words <> '2'", "more than two words")] if config.input.format == "pairs" else []
     tests += [("us IS NULL", "unreadable timestamp")]
     tests += [(f"n{place} IS NULL", "bad number") for place in range(len(names))]
@@ -123,9 +172,10 @@ def event(column: EventColumn | None) -> str:
     return "CASE event " + " ".join(f"WHEN {text(a)} THEN {text(b)}" for a, b in column.rename.items()) + " ELSE event END"
 
 
-def number(column: str, columns: ColumnsSection) -> str:
+def number(column: str, config: PrepareConfig) -> str:
     """SQL: float32 of a text column, NULL where it is no finite number. -0.0 becomes 0.0, so that equal numbers look equal."""
-    value = f"TRY_CAST({column} AS DOUBLE)"
-    good = f"regexp_full_match({column}, '{NUMBER}') AND abs({value}) <= {LARGEST_FLOAT32}"
-    empty = "" if columns.missing_numeric is None else f"WHEN {column} IS NULL THEN CAST({columns.missing_numeric!r} AS FLOAT) "
+    missing, written = config.columns.missing_numeric, with_point(column) if config.input.decimal == "," else column
+    value = f"TRY_CAST({written} AS DOUBLE)"
+    good = f"regexp_full_match({written}, '{NUMBER}') AND abs({value}) <= {LARGEST_FLOAT32}"
+    empty = "" if missing is None else f"WHEN {column} IS NULL THEN CAST({missing!r} AS FLOAT) "
     return f"CASE {empty}WHEN {good} THEN CAST({value} AS FLOAT) + CAST(0 AS FLOAT) END"

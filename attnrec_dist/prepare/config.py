@@ -7,16 +7,13 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from attnrec_dist.prepare.examples_config import FeatureSection, LabelSection, check_examples, named_events
+from attnrec_dist.prepare.input_sections import LINE_FORMATS, EntityFile, InputSection, ItemsSection
 from attnrec_dist.prepare.sections import (
     LINE_COLUMNS,
-    LINE_FORMATS,
     ColumnsSection,
     EngineSection,
-    EntityFile,
     FiltersSection,
     GraphSection,
-    InputSection,
-    ItemsSection,
     OutputSection,
     SplitSection,
     StatisticsSection,
@@ -65,10 +62,10 @@ class PrepareConfig(Section):
         if not self.has_places:
             return self
         is_lines = self.input.format in LINE_FORMATS
-        lines = f"input.format {self.input.format}" if is_lines else "columns.timestamp.unit place"
+        lines = f"input.format {self.input.format}" if is_lines else f"columns.timestamp.unit {self.columns.timestamp.unit}"
         if self.split.kind == "time":
             raise ValueError(f"split.kind: time needs times that users share, {lines} has places only; set it to leave_one_out")
-        if self.statistics.graph.kind == "basket":
+        if self.statistics.graph.kind == "basket" and self.has_no_baskets:
             raise ValueError(f"statistics.graph.kind: {lines} has no baskets, each event its own place; set it to next or none")
         if is_lines and self.filters.where:
             raise ValueError(f"filters.where: {lines} has no numbers; leave it out")
@@ -92,7 +89,12 @@ class PrepareConfig(Section):
 
     @property
     def has_places(self) -> bool:
-        """Whether the log has no times, only each event's place in its user's history."""
+        """Whether the log has no times, only the place of each event, or of its basket, in its user's history."""
+        return self.has_no_baskets or self.columns.timestamp.unit == "order"
+
+    @property
+    def has_no_baskets(self) -> bool:
+        """Whether each event has a place of its own."""
         return self.input.format in LINE_FORMATS or self.columns.timestamp.unit == "place"
 
     def with_graph(self, rule: GraphSection) -> PrepareConfig:
@@ -100,5 +102,5 @@ class PrepareConfig(Section):
 
     def without_paths(self) -> dict[str, Any]:
         """What the manifest keeps: all that shapes the result, nothing that names this machine."""
-        files: dict[str, Any] = {"input": {"files"}, "items": {"file"}, "users": {"file"}}
+        files: dict[str, Any] = {"input": {"files": True, "join": {"file"}}, "items": {"file"}, "users": {"file"}}
         return self.model_dump(mode="json", exclude=files | {"output": True, "engine": True})

@@ -10,12 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import pyarrow as pa
 
 from attnrec_dist.errors import InputError, StorageError
 
 COMPRESSIONS = {"gz": "gzip", "zst": "zstd"}  # what can be read; Parquet brings its own
+
+_NO_DATA = ("_SUCCESS", "_metadata", "_common_metadata")  # of Spark and Parquet, beside the data
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 # The first bytes of files that are not what their name says. No text begins so.
 _BEGINNINGS = {
@@ -35,8 +39,8 @@ _BEGINNINGS = {
     b"<!DOCTYPE": "a web page; fetch the file itself",
     b"<!doctype": "a web page; fetch the file itself",
     b"<html": "a web page; fetch the file itself",
-    b"\xff\xfe": "UTF-16 text; convert it to UTF-8: iconv -f UTF-16 -t UTF-8",
-    b"\xfe\xff": "UTF-16 text; convert it to UTF-8: iconv -f UTF-16 -t UTF-8",
+    b"\xff\xfe": "UTF-16 text; set encoding: utf-16",
+    b"\xfe\xff": "UTF-16 text; set encoding: utf-16",
 }
 
 
@@ -65,28 +69,60 @@ def require_same(stamps: dict[Path, Stamp]) -> None:
             raise InputError(f"{path}: changed while it was read ({sizes}); wait until it is complete and run the same again")
 
 
-def find_files(patterns: list[str], base: Path, where: str, in_order: bool = False) -> list[Path]:
-    """The files that the patterns match, sorted, each once; with `in_order` as they are listed, and no pattern may be among them.
+def find_files(patterns: list[str], base: Path, where: str, in_order: bool = False) -> dict[Path, dict[str, str | None]]:
+    """{file that the patterns match: the columns that its directories' names give}, sorted, each file once.
 
-    Raises InputError for one that matches none, and for what is no plain file: it is read more than once.
+    Of a directory, all files below it are meant but hidden ones and those that begin with _. With `in_order` they come as
+    they are listed, and no pattern or directory may be among them. Raises InputError for one that matches none, and for what is
+    no plain file: it is read more than once.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, dict[str, str | None]] = {}
     for pattern in patterns:
         path = _placed(pattern, base, where)
-        if path.is_dir():
-            raise InputError(f"{where}: {path} is a directory; name its files, for example {pattern.rstrip('/')}/*.parquet")
-        if in_order and not path.exists() and glob.has_magic(pattern):
+        if in_order and (path.is_dir() or (not path.exists() and glob.has_magic(pattern))):
+            kind = "directory" if path.is_dir() else "pattern"
             raise InputError(
-                f"{where}: the order of the lines is the time, and the pattern {pattern} does not tell the order of its files; "
+                f"{where}: the order of the lines is the time, and the {kind} {pattern} does not tell the order of its files; "
                 "list them one by one, the earliest first"
             )
-        matches = [path] if path.exists() else [Path(match) for match in glob.glob(str(path), recursive=True)]
-        matches = [match for match in matches if not match.is_dir()]
+        for match in _matches(path, pattern, where):
+            found.setdefault(_plain(match, where), partition_of(match))
+    return found if in_order else dict(sorted(found.items()))
+
+
+def _matches(path: Path, pattern: str, where: str) -> list[Path]:
+    if path.exists():
+        matches = [path]
+    else:
+        matches = [Path(match) for match in glob.glob(str(path), recursive=True)]
+        matches = [match for match in matches if match.name not in _NO_DATA]
+    directories = [match for match in matches if match.is_dir()]
+    if directories and len(directories) == len(matches):  # else ** has met the files in them, too
+        matches = [file for directory in directories for file in _files_below(directory)]
         if not matches:
-            what = "no file matches" if glob.has_magic(pattern) else "no such file:"
-            raise InputError(f"{where}: {what} {path}{_similar_file(path)}; set it, or type --{where} PATH")
-        found.update((_plain(match, where), None) for match in matches)
-    return list(found) if in_order else sorted(found)
+            raise InputError(
+                f"{where}: the directory {directories[0]} holds no file to read; name another, or type --{where} PATH"
+            )
+    matches = [match for match in matches if not match.is_dir()]
+    if not matches:
+        what = "no file matches" if glob.has_magic(pattern) else "no such file:"
+        raise InputError(f"{where}: {what} {path}{_similar_file(path)}; set it, or type --{where} PATH")
+    return matches
+
+
+def _files_below(directory: Path) -> list[Path]:
+    found = [Path(folder, name) for folder, _, names in os.walk(directory, followlinks=True) for name in names]
+    return [file for file in found if not any(part[0] in "._" for part in file.relative_to(directory).parts)]
+
+
+def partition_of(path: Path) -> dict[str, str | None]:
+    """The columns that directories called `name=value` give, as Hive and Spark write them.
+
+    >>> partition_of(Path("log/day=2011-01-04/shop=a%3Db/part-0.csv"))
+    {'day': '2011-01-04', 'shop': 'a=b'}
+    """
+    pairs = [part.partition("=") for part in path.parent.parts if "=" in part.strip("=")]
+    return {unquote(name): None if value == _NO_VALUE else unquote(value) for name, _, value in pairs}
 
 
 def _placed(pattern: str, base: Path, where: str) -> Path:

@@ -15,12 +15,12 @@ from attnrec_dist.prepare.sql import text
 MOST_SHOWN = 10
 
 ADVICE = {
-    "no value": "make them empty in the log before: rows without a {whose} are left out and counted",
+    "no value": "list them in input.null_values: rows without a {whose} are left out and counted",
     "busy user": "if it is a bot, a test, or an account that many share, leave its rows out of the log before",
     "busy item": "if it is no product (postage, a fee, a bag), leave its rows out of the log before",
     "rate": "if they are bots, leave their rows out of the log before",
     "twins": "write each id one way in the log before",
-    "blanks": "trim the column in the log before, or the ids of other files and of later histories will not match",
+    "blanks": "set input.trim: true, or the ids of other files and of later histories will not match",
     ".0": "a table with gaps wrote whole numbers as floats: write them as text before (pandas: astype('Int64'))",
     "power": "a spreadsheet wrote long numbers so, and their digits are lost: export the log again with ids as text",
     "kinds": "set columns.event.rename: {{{pairs}}}",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from attnrec_dist.errors import InputError
-from attnrec_dist.prepare.text_files import chunks
+from attnrec_dist.prepare.text_files import TextFormat, chunks
 
 LINES = "lines"  # the table that `numbered` fills
 SCHEMA = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("number", pa.int64()), ("text", pa.string())])
@@ -21,16 +21,16 @@ LONGEST = 2**27  # bytes of a line: a user with more than ten million items is a
 BLANKS = r" \t\r\v\f"  # in a regular expression; what bytes.strip takes off
 
 
-def numbered(files: Sequence[Path]) -> Iterator[pa.RecordBatch]:
+def numbered(files: Sequence[Path], layout: TextFormat) -> Iterator[pa.RecordBatch]:
     """Batches of SCHEMA with every line that is not blank: its file's index, its line there (from 1), its number over all
     files, its text. Raises InputError, StorageError."""
     number = 0
     for index, path in enumerate(files):
         line = 1
-        for raw in _blocks(path):
+        for raw in _blocks(path, layout):
             block = [text.strip() for text in raw]
             kept = [place for place, text in enumerate(block) if text]
-            texts = _decoded([block[place] for place in kept], path, [line + place for place in kept])
+            texts = pa.array([block[place] for place in kept], pa.binary()).cast(pa.string())
             count = len(kept)
             columns = [
                 pa.array([index] * count, pa.int32()),
@@ -81,10 +81,10 @@ def located(rows: Callable[[str], list], files: Sequence[Path], numbers: Sequenc
     return [(files[file], line, text) for file, line, text in found]
 
 
-def _blocks(path: Path) -> Iterator[list[bytes]]:
+def _blocks(path: Path, layout: TextFormat) -> Iterator[list[bytes]]:
     """All lines of a file, without their ends (LF, CR LF or CR, also mixed), some at a time."""
     rest, done = b"", 0
-    for chunk in chunks(path):
+    for chunk in chunks(path, layout):
         rest += chunk
         end = max(rest.rfind(b"\n"), rest.rfind(b"\r", 0, -1)) + 1  # a CR at the end may be half a line end
         if len(rest) - end > LONGEST:
@@ -97,17 +97,3 @@ def _blocks(path: Path) -> Iterator[list[bytes]]:
         raise InputError(f"{path}: the file is empty; leave it out")
     if rest:
         yield rest.splitlines()
-
-
-def _decoded(texts: list[bytes], path: Path, lines: list[int]) -> pa.Array:
-    try:
-        return pa.array(texts, pa.binary()).cast(pa.string())
-    except pa.ArrowInvalid:
-        for text, line in zip(texts, lines, strict=True):
-            try:
-                text.decode()
-            except UnicodeDecodeError:
-                raise InputError(
-                    f"{path}: line {line} is not UTF-8 text; is input.format right? Convert other encodings with iconv"
-                ) from None
-        raise

@@ -115,5 +115,5 @@ def _check_places(engine: DuckEngine, config: PrepareConfig, sources: list[Sourc
         rows = "; ".join(found_rows(config, sources, engine.rows, same, ["stamp", "item_id"]))
         raise InputError(
             f"{count:,} events of user {user!r} have place {at} ({rows}), but with columns.timestamp.unit place each event has "
-            f"one of its own; number them anew, or, if column {config.columns.timestamp.name!r} is a time, set another unit"
+            f"one of its own; number them anew, or set unit: order if they number baskets, another one if they are times"
         )

@@ -2,6 +2,7 @@
 
     files.py     which files, their bytes          text_files.py  parquet_files.py     are they whole, what is in their header
     reading.py   files -> rows of text           steps.py    the statements between      engine.py     who runs them (DuckDB)
+    encodings.py  ragged.py  json_lines.py  joined.py   dialects: other encodings, damaged rows, JSON, a log in two files
     lines.py     lines whose order is the time   writing.py  tables -> files           finish.py      one shard's rows -> lists
     misread.py   a list for an item, a place taken twice
     cleaning.py  text -> values and reasons      report.py   what was left out, why    config.py      the keys
@@ -27,11 +28,11 @@ from attnrec_dist.prepare.engine import DuckEngine
 from attnrec_dist.prepare.examples_config import named_events
 from attnrec_dist.prepare.files import find_files
 from attnrec_dist.prepare.findings import LogFacts, told
+from attnrec_dist.prepare.joined import JoinedSource, load, name_in_other
 from attnrec_dist.prepare.misread import check_cells
 from attnrec_dist.prepare.reading import Source
-from attnrec_dist.prepare.report import KEPT, READ, check_times, check_usable, day, summary
+from attnrec_dist.prepare.report import KEPT, READ, check_times, check_usable, day, ragged_rows, summary
 from attnrec_dist.prepare.sections import MAX_EVENT_TYPES, check_event_kinds, moment
-from attnrec_dist.prepare.text_files import TextFormat
 from attnrec_dist.prepare.workplace import workplace
 from attnrec_dist.prepare.writing import Facts, Writer
 from attnrec_dist.timestamps import FORMS
@@ -44,13 +45,16 @@ def prepare(config: PrepareConfig, base_dir: Path, output: Path, progress: Progr
 
     An existing data set is replaced once the new one is whole. Raises InputError, ConfigError, StorageError.
     """
-    sources = open_log(config, base_dir)
+    sources, joined = open_log(config, base_dir)
     attributes = {name: open_entity_file(config, base_dir, name) for name in ("items", "users")}
-    inputs = [file for some in (sources, *attributes.values()) for source in some for file in source.files]
+    inputs = [file for some in (sources, joined, *attributes.values()) for source in some for file in source.files]
     with workplace(output, inputs) as place, DuckEngine(config.engine, place.scratch) as engine:
         sources = reading.readable(sources, place.scratch / "copies")
+        joined = reading.readable(joined, place.scratch / "copies_of_join")
         attributes = {name: reading.readable(some, place.scratch / f"copies_of_{name}") for name, some in attributes.items()}
-        left_out = clean(engine, config, sources, progress)
+        if config.input.join is not None and isinstance(sources[0], JoinedSource):
+            load(engine, config.input.join, joined, sources[0].theirs)
+        left_out, sources = clean(engine, config, sources, progress)
         findings = suspects.kinds_left_out(engine, config.columns.event)
         types = encode(engine, config)
         left_out["duplicate"] = drop_duplicates(engine, config)
@@ -68,19 +72,31 @@ def prepare(config: PrepareConfig, base_dir: Path, output: Path, progress: Progr
     return manifest
 
 
-def open_log(config: PrepareConfig, base_dir: Path) -> list[Source]:
-    """The log's files, whole, the needed columns found."""
-    log = config.input
+def open_log(config: PrepareConfig, base_dir: Path) -> tuple[list[Source], list[Source]]:
+    """The log's files, and those of input.join: whole, the needed columns found."""
+    log, join = config.input, config.input.join
     files = find_files(log.files, base_dir, "input.files", in_order=log.format == "pairs")
-    layout = TextFormat(log.delimiter, log.quote, log.header, tuple(log.names))
-    return _opened(files, log.format, layout, cleaning.wanted_keys(config))
+    sources = reading.inspect(files, log.format, log.layout("input"))
+    wanted, optional = cleaning.wanted_keys(config), cleaning.optional_columns(config)
+    if join is None:
+        return _checked(sources, wanted, optional), []
+    other = reading.inspect(find_files([join.file], base_dir, "input.join.file"), join.format, join.layout("input.join"))
+    known = {name for source in other for name, _ in source.columns}
+    own = {name for source in sources for name, _ in source.columns}
+    theirs = {key: name for key, column in wanted.items() if (name := name_in_other(column, own)) in known}
+    mine = {key: column for key, column in wanted.items() if key not in theirs}
+    sources = _checked(sources, mine | {"input.join.on": join.on}, optional)
+    other = _checked(other, theirs | {"input.join.id" if join.id else "input.join.on": join.id or join.on})
+    names = tuple(dict.fromkeys(theirs.values()))
+    return [JoinedSource.of(source, join.on, names) for source in sources], other
 
 
-def _opened(files: list[Path], kind: str, layout: TextFormat, wanted: dict[str, str]) -> list[Source]:
-    """The files with the columns of {config key: column}, each looked over to its last byte."""
-    sources = reading.inspect(files, kind, layout)
+def _checked(sources: list[Source], wanted: dict[str, str], optional: list[str] | None = None) -> list[Source]:
+    """Sources with the columns of {config key: column}, each looked over to its last byte; one of them need have an optional
+    column."""
     if sources[0].is_lines:
         wanted = {}
+    sources = reading.united(sources, optional or [])
     reading.require_columns(sources, wanted)
     return reading.verified(sources, list(wanted.values()))
 
@@ -91,31 +107,49 @@ def open_entity_file(config: PrepareConfig, base_dir: Path, name: Literal["items
     if section is None or not section.columns:
         return []
     files = find_files([section.file], base_dir, f"{name}.file")
-    layout = TextFormat(section.delimiter, section.quote, section.header, tuple(section.names), section.encoding, name)
     wanted = {f"{name}.id": section.id} | {f"{name}.columns.{key}": column for key, column in section.columns.items()}
-    return _opened(files, section.format, layout, wanted)
+    return _checked(reading.inspect(files, section.format, section.layout(name)), wanted)
 
 
-def clean(engine: DuckEngine, config: PrepareConfig, sources: list[Source], progress: Progress) -> dict[str, int]:
-    """The one pass over the log: table `clean`, and the rows read and left out by reason."""
+def clean(
+    engine: DuckEngine, config: PrepareConfig, sources: list[Source], progress: Progress
+) -> tuple[dict[str, int], list[Source]]:
+    """The one pass over the log: table `clean`; the rows read and left out by reason; the sources as they could be read.
+
+    Where rows are ragged, there is a second one, which leaves them out.
+    """
     wanted = cleaning.wanted_columns(config)
     for source in sources:
         if source.is_lines:  # all in one source
-            engine.load(lines.LINES, lines.SCHEMA, lines.numbered(source.files))
+            engine.load(lines.LINES, lines.SCHEMA, lines.numbered(source.files, source.text))
             if source.kind == "user_items":
                 lines.check_one_line_a_user(engine.rows, source.files)
-    with reading.reading(sources):
-        engine.view("raw", reading.rows_of(sources, wanted))
-        engine.table("clean", cleaning.clean(config))
+    try:
+        _read(engine, config, sources, wanted)
+    except InputError as error:
+        if reading.RAGGED not in str(error) or config.input.max_bad_share == 0:
+            raise
+        sources = reading.without_ragged(sources, engine.scratch / "copies")
+        _read(engine, config, sources, wanted)
     found = dict(engine.rows("SELECT reason, count(*) FROM clean GROUP BY reason"))
     forms = {FORMS[form]: count for form, count in engine.rows(cleaning.forms())}
+    ragged = sum(len(each.rows) for source in sources for each in source.ragged.values())
+    if ragged:
+        found[cleaning.REASONS[0]] = found.get(cleaning.REASONS[0], 0) + ragged
+        progress(f"warning: {ragged:,} rows with too many or too few values are left out: {'; '.join(ragged_rows(sources))}")
     report = {READ: sum(found.values()), **{reason: found.get(reason, 0) for reason in cleaning.REASONS}}
     progress(f"read {report[READ]:,} rows from {counted(sum(len(source.files) for source in sources), 'file')}")
     check_usable(config, report, sources, engine.rows)
     check_times(config, forms, progress)
     if sources[0].is_lines:
         engine.drop(lines.LINES)
-    return report
+    return report, sources
+
+
+def _read(engine: DuckEngine, config: PrepareConfig, sources: list[Source], wanted: dict[str, str]) -> None:
+    with reading.reading(sources):
+        engine.view("raw", reading.rows_of(sources, wanted))
+        engine.table("clean", cleaning.clean(config))
 
 
 def encode(engine: DuckEngine, config: PrepareConfig) -> list[str]:

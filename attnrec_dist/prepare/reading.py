@@ -13,61 +13,111 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from attnrec_dist.errors import ConfigError, InputError
-from attnrec_dist.prepare import lines, parquet_files, text_files
+from attnrec_dist.prepare import json_lines, lines, parquet_files, text_files
+from attnrec_dist.prepare.encodings import UTF_8
 from attnrec_dist.prepare.engine import EngineFault
 from attnrec_dist.prepare.files import COMPRESSIONS, Stamp, require_same, suffixes_of
-from attnrec_dist.prepare.sections import LINE_FORMATS
-from attnrec_dist.prepare.sql import identifier, text
+from attnrec_dist.prepare.input_sections import LINE_FORMATS
+from attnrec_dist.prepare.ragged import Ragged
+from attnrec_dist.prepare.ragged import without_ragged as without_ragged_rows
+from attnrec_dist.prepare.sql import identifier, text, trimmed
 from attnrec_dist.prepare.text_files import Survey, TextFormat
 
-FORMATS = {"csv": "csv", "tsv": "tsv", "tab": "tsv", "parquet": "parquet", "pq": "parquet"}
+FORMATS = {
+    **{"csv": "csv", "tsv": "tsv", "tab": "tsv", "parquet": "parquet", "pq": "parquet"},
+    **{"jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl"},
+}
 UNREADABLE = {"bz2": "bzip2", "xz": "xz", "zip": "zip", "lz4": "lz4"}
 _NESTED = ("list", "large_list", "fixed_size_list", "struct", "map")
+PARTITION, ABSENT = "of the directory's name", "of other files"  # types of columns that a file itself does not have
+DAMAGED = "\0damaged"  # in place of a column to select: whether the row is one of a damaged line of JSON
+RAGGED = "Expected Number of Columns"  # how the engine's error begins that a row has too many or too few
 
 
 @dataclass(frozen=True)
 class Source:
     """Files with the same columns in the same order, so that one reader serves them all."""
 
-    kind: str  # csv, tsv, parquet, user_items, pairs
+    kind: str  # csv, tsv, parquet, jsonl, user_items, pairs
     files: tuple[Path, ...]
-    columns: tuple[tuple[str, str], ...]  # (name, type as Arrow writes it; "string" in text files)
+    columns: tuple[tuple[str, str], ...]  # (name, type as Arrow writes it; "string" in csv; "json"; PARTITION and ABSENT last)
     text: TextFormat
     compression: str = "none"
     stamps: dict[Path, Stamp] = field(default_factory=dict)
-    surveys: dict[Path, Survey] = field(default_factory=dict)  # of csv and tsv
+    surveys: dict[Path, Survey] = field(default_factory=dict)  # of csv, tsv and jsonl
     copies: dict[Path, Path] = field(default_factory=dict)  # file -> what the engine reads in its place
+    partitions: dict[Path, dict[str, str | None]] = field(default_factory=dict)  # file -> values of the PARTITION columns
+    ragged: dict[Path, Ragged] = field(default_factory=dict)  # file -> the rows that its copy leaves out
 
     def select(self, wanted: dict[str, str], files: tuple[Path, ...] | None = None) -> str:
         """SELECT of {name in the result: column of the file}, each as text; an empty text is NULL.
 
         Of user_items and pairs it reads the table that prepare/lines.py fills, whole.
         """
-        readers = [self._reader(*group) for group in self._groups(files or self.files)]
-        names, types = [name for name, _ in self.columns], [kind for _, kind in self.columns]
-        places = {name: names.index(column) for name, column in wanted.items()}
-        shown = ", ".join(f"{_as_text(f'c{place}', types[place])} AS {identifier(name)}" for name, place in places.items())
-        return " UNION ALL ".join(f"SELECT {shown} FROM {reader}" for reader in readers)
+        return " UNION ALL ".join(self._select(wanted, *group) for group in self._groups(files or self.files))
+
+    def _select(self, wanted: dict[str, str], files: list[Path], compression: str) -> str:
+        types = dict(reversed(self.columns))
+        own = [name for name in wanted.values() if types.get(name) not in (None, PARTITION, ABSENT)]
+        given = [name for name in wanted.values() if types.get(name) == PARTITION]
+        values = {name: self._value(name, types[name], own, given) for name in {*own, *given}}
+        values[DAMAGED] = "(json IS NULL OR json_type(json) <> 'OBJECT')" if self.kind == "jsonl" else "false"
+        shown = ", ".join(
+            f"{values.get(column, 'CAST(NULL AS VARCHAR)')} AS {identifier(name)}" for name, column in wanted.items()
+        )
+        return f"SELECT {shown} FROM {self._table(own, given, files, compression)}"
+
+    def _value(self, name: str, kind: str, own: list[str], given: list[str]) -> str:
+        if kind == PARTITION:
+            value = f"h{given.index(name)}"
+        elif self.kind == "jsonl":
+            place = list(dict.fromkeys(own)).index(name) + 1
+            value = json_lines.as_text(f"fields[{place}]", f"types[{place}]")
+        else:
+            value = _as_text(f"c{[each for each, _ in self.columns].index(name)}", kind)
+        if self.text.trim:
+            value = f"nullif({trimmed(value)}, '')"
+        if self.text.null_values:
+            value = f"CASE WHEN ({value}) NOT IN ({', '.join(map(text, self.text.null_values))}) THEN {value} END"
+        return value
 
     def _groups(self, files: tuple[Path, ...]) -> list[tuple[list[Path], str]]:
         """(files, compression): the copies are not compressed."""
-        copied = [self.copies[file] for file in files if file in self.copies]
+        copied = [file for file in files if file in self.copies]
         others = [file for file in files if file not in self.copies]
         return [group for group in ((others, self.compression), (copied, "none")) if group[0]]
 
-    def _reader(self, files: list[Path], compression: str) -> str:
-        listed = ", ".join(text(glob.escape(str(path))) for path in files)
-        names = ", ".join(f"c{place}" for place in range(len(self.columns)))
+    def _table(self, own: list[str], given: list[str], files: list[Path], compression: str) -> str:
+        """The rows of files: columns c0, c1, ..., or in JSON `fields` and `types` of the own ones; h0, h1, ... of those that are
+        given by their directories."""
+        if not given:
+            return self._reader(own, files, compression)
+        named = list(dict.fromkeys(given))
+        rows = [[str(self.copies.get(file, file)), *(self.partitions[file][name] for name in named)] for file in files]
+        listed = ", ".join(f"({', '.join('NULL' if value is None else text(value) for value in row)})" for row in rows)
+        names = ", ".join(f"h{given.index(name)}" for name in named)
+        return f"{self._reader(own, files, compression, True)} JOIN (VALUES {listed}) AS h(path, {names}) ON e.file = h.path"
+
+    def _reader(self, own: list[str], files: list[Path], compression: str, with_file: bool = False) -> str:
+        listed = "[" + ", ".join(text(glob.escape(str(self.copies.get(file, file)))) for file in files) + "]"
+        stored = [name for name, kind in self.columns if kind not in (PARTITION, ABSENT)]
+        names = ", ".join([*(f"c{place}" for place in range(len(stored))), *(["file"] if with_file else [])])
+        more = ", filename = true" if with_file else ""
         if self.is_lines:
             return f"({lines.events(self.kind)}) AS e({names})"
         if self.kind == "parquet":  # hive_partitioning: a directory called user=5 would stand in for the column
-            return f"read_parquet([{listed}], hive_partitioning = false) AS e({names})"
-        columns = ", ".join(f"c{place}: 'VARCHAR'" for place in range(len(self.columns)))
-        quote, encoding = text(self.text.quote), text(self.text.encoding)
+            return f"read_parquet({listed}, hive_partitioning = false{more}) AS e({names})"
+        if self.kind == "jsonl":
+            fields, types = json_lines.fields(list(dict.fromkeys(own)), {name for name, _ in self.columns})
+            file = ", filename AS file" if with_file else ""
+            objects = json_lines.reader(listed, compression, more)
+            return f"(SELECT json, {fields} AS fields, {types} AS types{file} FROM {objects}) AS e"
+        columns = ", ".join(f"c{place}: 'VARCHAR'" for place in range(len(stored)))
+        quote = text(self.text.quote)
         return (
-            f"read_csv([{listed}], columns = {{{columns}}}, auto_detect = false, header = {str(self.text.header).lower()}, "
-            f"delim = {text(self.delimiter)}, quote = {quote}, escape = {quote}, nullstr = '', encoding = {encoding}, "
-            f"compression = {text(compression)}, hive_partitioning = false)"
+            f"read_csv({listed}, columns = {{{columns}}}, auto_detect = false, header = {str(self.text.header).lower()}, "
+            f"delim = {text(self.delimiter)}, quote = {quote}, escape = {quote}, nullstr = '', "
+            f"compression = {text(compression)}, hive_partitioning = false{more}) AS e({names})"
         )
 
     @property
@@ -75,24 +125,50 @@ class Source:
         return self.kind in LINE_FORMATS
 
     @property
+    def is_csv(self) -> bool:
+        return self.kind in ("csv", "tsv")
+
+    @property
     def delimiter(self) -> str:
         return self.text.separator(self.kind)
 
 
-def inspect(files: list[Path], kind: str, layout: TextFormat) -> list[Source]:
-    """Reads every file's header, no more. Files with equal columns come together; files without a byte are an error."""
+def inspect(files: dict[Path, dict[str, str | None]], kind: str, layout: TextFormat) -> list[Source]:
+    """Reads every file's header, no more. Files with equal columns come together; files without a byte are an error.
+
+    `files`: what the names of their directories give them as columns; a column of the file's own goes before.
+    """
     _check_layout(layout)
     stamps = {path: Stamp.of(path) for path in files}
     groups: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[Path]] = {}
-    for path in files:
+    for path, partition in files.items():
         actual = _kind(path, kind, layout.where)
-        compression = (
-            COMPRESSIONS.get(suffixes_of(path)[1], "none") if actual in ("csv", "tsv") else "none"
-        )  # else not the engine's
-        groups.setdefault((actual, compression, _columns(path, actual, layout)), []).append(path)
+        is_text = actual in ("csv", "tsv", "jsonl")  # of others the engine does not unpack
+        compression = COMPRESSIONS.get(suffixes_of(path)[1], "none") if is_text else "none"
+        own = _columns(path, actual, layout)
+        given = tuple((name, PARTITION) for name in partition if name not in dict(own)) if actual not in LINE_FORMATS else ()
+        groups.setdefault((actual, compression, own + given), []).append(path)
     return [
-        Source(kind, tuple(paths), columns, layout, compression, {path: stamps[path] for path in paths})
+        Source(
+            kind,
+            tuple(paths),
+            columns,
+            layout,
+            compression,
+            {path: stamps[path] for path in paths},
+            partitions={path: files[path] for path in paths},
+        )
         for (kind, compression, columns), paths in groups.items()
+    ]
+
+
+def united(sources: list[Source], optional: list[str]) -> list[Source]:
+    """The sources, each with those of the optional columns that another one has: they are missing in its rows."""
+    known = {name for source in sources for name, _ in source.columns}
+    lacking = [[name for name in dict.fromkeys(optional) if name in known - set(dict(source.columns))] for source in sources]
+    return [
+        replace(source, columns=source.columns + tuple((name, ABSENT) for name in names))
+        for source, names in zip(sources, lacking)
     ]
 
 
@@ -131,9 +207,10 @@ def verified(sources: list[Source], wanted: list[str]) -> list[Source]:
         surveys: dict[Path, Survey] = {}
         for path in source.files:
             if source.kind == "parquet":
-                parquet_files.check_pages(path, wanted)
+                own = [name for name, kind in source.columns if name in wanted and kind not in (PARTITION, ABSENT)]
+                parquet_files.check_pages(path, own)
             elif not source.is_lines:
-                surveys[path] = text_files.survey(path)
+                surveys[path] = text_files.survey(path, source.text)
         found.append(replace(source, surveys=surveys))
     return found
 
@@ -144,17 +221,44 @@ def readable(sources: list[Source], scratch: Path) -> list[Source]:
     for source in sources:
         copies: dict[Path, Path] = {}
         for path, survey in source.surveys.items():
-            if survey.mixes_line_ends:
+            if survey.needs_copy(source.kind, source.text):
                 scratch.mkdir(exist_ok=True)
                 copies[path] = scratch / f"{len(list(scratch.iterdir()))}.{source.kind}"
-                text_files.with_one_line_end(path, copies[path], source.text, source.delimiter)
+                layout = source.text if source.is_csv else replace(source.text, quote="")
+                text_files.with_one_line_end(path, copies[path], layout, source.delimiter)
         found.append(replace(source, copies=copies))
+    return found
+
+
+def without_ragged(sources: list[Source], scratch: Path) -> list[Source]:
+    """The sources with copies of the csv files that have rows of too many or too few values, without these. Raises InputError."""
+    found = []
+    for source in sources:
+        copies, left_out = dict(source.copies), {}
+        for path in source.files if source.is_csv else ():
+            scratch.mkdir(exist_ok=True)
+            target = scratch / f"{len(list(scratch.iterdir()))}.whole.{source.kind}"
+            layout = replace(source.text, encoding=UTF_8) if path in copies else source.text
+            width = sum(kind not in (PARTITION, ABSENT) for _, kind in source.columns)
+            with _named_as(path, copies.get(path, path)):
+                ragged = without_ragged_rows(copies.get(path, path), target, layout, source.delimiter, width)
+            if ragged.rows:
+                copies[path], left_out[path] = target, ragged
+        found.append(replace(source, copies=copies, ragged=left_out))
     return found
 
 
 def rows_of(sources: list[Source], wanted: dict[str, str]) -> str:
     """SELECT of all their rows, columns as in Source.select."""
     return " UNION ALL ".join(source.select(wanted) for source in sources)
+
+
+@contextmanager
+def _named_as(path: Path, copy: Path) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error).replace(str(copy), str(path))) from None
 
 
 @contextmanager
@@ -196,9 +300,9 @@ def _check_layout(layout: TextFormat) -> None:
 
 def _other_delimiter(source: Source) -> str:
     """What to set where a header of one column holds what other files separate columns with."""
-    if source.kind == "parquet" or len(source.columns) > 1:
+    if not source.is_csv or len(source.columns) > 1:
         return ""
-    written = {";": "';'", "|": "'|'", "\t": '"\\t"', ",": "','"}
+    written = {"::": "'::'", ";": "';'", "|": "'|'", "\t": '"\\t"', ",": "','", "\x01": '"\\x01"'}
     found = [delimiter for delimiter in written if delimiter in source.columns[0][0]]
     return f"set {source.text.where}.delimiter: {written[found[0]]}; " if found else ""
 
@@ -219,7 +323,7 @@ def _kind(path: Path, kind: str, where: str) -> str:
         return kind
     suffix, _ = suffixes_of(path)
     if suffix not in FORMATS:
-        known = "csv, tsv, parquet, user_items or pairs" if where == "input" else "csv, tsv or parquet"
+        known = "csv, tsv, parquet, jsonl, user_items or pairs" if where == "input" else "csv, tsv, parquet or jsonl"
         raise InputError(f"{path}: the name does not tell the format; set {where}.format to {known}")
     return FORMATS[suffix]
 
@@ -229,6 +333,8 @@ def _columns(path: Path, kind: str, layout: TextFormat) -> tuple[tuple[str, str]
         return lines.COLUMNS
     if kind == "parquet":
         return parquet_files.columns(path, layout.where)
+    if kind == "jsonl":
+        return json_lines.columns(path, layout)
     names = text_files.header(path, kind, layout) if layout.header else layout.names
     return tuple((name, "string") for name in names)
 

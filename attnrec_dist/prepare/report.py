@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from attnrec_dist.data.manifest import Manifest
 from attnrec_dist.errors import InputError
 from attnrec_dist.layout import counted, paragraph
-from attnrec_dist.prepare.cleaning import REASONS, UNUSABLE, number_columns, offenders, parsed, wanted_columns
+from attnrec_dist.prepare.cleaning import REASONS, UNUSABLE, dated, number_columns, offenders, parsed, wanted_columns
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.lines import located
+from attnrec_dist.prepare.ragged import SHOWN
 from attnrec_dist.prepare.reading import Source, rows_of
 from attnrec_dist.read_times import MOST_LOOKED_AT, advice
 from attnrec_dist.timestamps import doubt, mixture
@@ -19,6 +20,8 @@ USUAL_TIMES = (int(datetime(1990, 1, 1, tzinfo=UTC).timestamp()), int(datetime(2
 READ, KEPT = "rows read", "events kept"
 
 _HINTS = {
+    "damaged row": "are input.format, delimiter and quote right? Of JSON Lines each line is one object",
+    "no match in input.join": "are input.join.on and input.join.id the right columns, and both files of one time?",
     "missing user": "is columns.user the right column?",
     "missing item": "is columns.item the right column?",
     "more than two words": "pairs reads 'user item' lines; is input.format right, or is it user_items, csv or tsv?",
@@ -53,7 +56,9 @@ def summary(manifest: Manifest) -> str:
         if counts.validation_events:
             held_back = f"validation from {day(manifest.split.train_end)}"
         lines.append(f"{held_back}, test from {day(manifest.split.valid_end)} (UTC)")
-    usual = USUAL_TIMES[0] <= manifest.start_time and manifest.end_time < USUAL_TIMES[1]
+    columns = manifest.config.get("columns", {}).get("timestamp")
+    day_numbers = isinstance(columns, dict) and columns.get("unit") == "day"
+    usual = day_numbers or (USUAL_TIMES[0] <= manifest.start_time and manifest.end_time < USUAL_TIMES[1])
     if not usual and not manifest.times_are_places:
         lines.append(
             "warning: times before 1990 or after 2100: is columns.timestamp the right column, and columns.timestamp.unit right?"
@@ -96,7 +101,8 @@ def check_usable(config: PrepareConfig, cleaning: dict[str, int], sources: list[
         else f"{bad:,} of {total:,} rows are unusable, more than input.max_bad_share {config.input.max_bad_share:g} allows"
     )
     examples = "\n".join(f"  {example}" for example in _examples(config, worst, sources, rows))
-    hint = _time_hint(config, sources, rows) if worst == "unreadable timestamp" else _HINTS[worst]
+    look = {"unreadable timestamp": _time_hint, "bad number": _number_hint}
+    hint = look[worst](config, sources, rows) if worst in look else _HINTS[worst]
     raise InputError(f"{first}: {what}\n{cleaning_table(cleaning)}\n{examples}\nMost are {worst}: {hint}")
 
 
@@ -126,12 +132,34 @@ def _time_hint(config: PrepareConfig, sources: list[Source], rows: Callable[[str
     return advice([stamp for (stamp,) in found], config.columns.timestamp.rule, "columns.timestamp")
 
 
+def ragged_rows(sources: list[Source]) -> list[str]:
+    """The first rows of csv files that were left out for having too many or too few values."""
+    return [
+        f"line {line:,} of {file}: {_shown(written)} ({values} values, {len(source.columns)} columns)"
+        for source in sources
+        for file, ragged in source.ragged.items()
+        for line, written, values in ragged.first
+    ][:SHOWN]
+
+
+def _number_hint(config: PrepareConfig, sources: list[Source], rows: Callable[[str], list]) -> str:
+    names = [f"raw_row.n{place}" for place in range(len(number_columns(config)))]
+    comma = " OR ".join(f"regexp_full_match({name}, '[-+]?[0-9][0-9. ]*,[0-9]+')" for name in names)
+    bad = offenders(config, "bad number", f"({rows_of(sources, wanted_columns(config))})")
+    (found, total) = rows(f"SELECT count(*) FILTER (WHERE {comma}), count(*) FROM ({bad}) AS o")[0]
+    if config.input.decimal == "." and 2 * found > total:
+        return "they have a decimal comma; set input.decimal: ','"
+    return _HINTS["bad number"]
+
+
 def _examples(config: PrepareConfig, why: str, sources: list[Source], rows: Callable[[str], list], most: int = 3) -> list[str]:
     """The first rows that a reason rules out."""
     if sources[0].is_lines:
         bad = f"SELECT CAST(raw_row.number AS BIGINT) FROM ({offenders(config, why, 'raw')}) AS o ORDER BY 1 LIMIT {most}"
         found_lines = located(rows, sources[0].files, [number for (number,) in rows(bad)])
         return [f"line {line:,} of {file}: {_shown(text)}" for file, line, text in found_lines]
+    if why == "damaged row" and (shown := ragged_rows(sources)):
+        return shown
     return _found(config, sources, rows, lambda raw: offenders(config, why, raw), _suspects(config, why), most)
 
 
@@ -147,7 +175,7 @@ def found_rows(
         config,
         sources,
         rows,
-        lambda raw: f"SELECT raw_row FROM (SELECT {read} FROM {raw} AS raw_row) AS parsed WHERE {condition}",
+        lambda raw: f"SELECT raw_row FROM (SELECT {read} FROM {dated(config, raw)} AS raw_row) AS parsed WHERE {condition}",
         shown,
         most,
     )
@@ -169,7 +197,8 @@ def _found(
             raw = f"(SELECT *, row_number() OVER () AS place FROM ({source.select(wanted, (file,))}) AS r)"
             for (row,) in rows(f"{query(raw)} ORDER BY raw_row.place LIMIT {most - len(found)}"):
                 values = ", ".join(f"column {wanted[name]!r} = {_shown(row[name])}" for name in shown)
-                found.append(f"row {row['place']:,} of {file}: {values}")
+                number = source.ragged[file].numbered(row["place"]) if file in source.ragged else row["place"]
+                found.append(f"row {number:,} of {file}: {values or 'no whole JSON object'}")
             if len(found) >= most:
                 return found
     return found
@@ -179,6 +208,8 @@ def _suspects(config: PrepareConfig, why: str) -> list[str]:
     """The columns that a reason is about, by their names in the statements."""
     numbers = [f"n{place}" for place in range(len(number_columns(config)))]
     known = {
+        "damaged row": [],
+        "no match in input.join": ["user_id", "item_id"],
         "missing user": ["user_id"],
         "missing item": ["item_id"],
         "unreadable timestamp": ["stamp"],

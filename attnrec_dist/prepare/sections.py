@@ -14,77 +14,27 @@ from attnrec_dist.read_times import check_format
 from attnrec_dist.settings import Section
 from attnrec_dist.timestamps import TimeRule
 
-RESERVED_ITEM_COLUMNS = ("index", "id", "count")
-LINE_FORMATS = ("user_items", "pairs")  # their order is the time: prepare/lines.py
 MAX_EVENT_TYPES = 127  # an event type is stored as a signed byte
-
-
-class InputSection(Section):
-    files: list[str] = Field(
-        min_length=1,
-        description="raw log: a path or a list of paths; * and ? match many. Relative paths start at the YAML file's directory",
-    )
-    format: Literal["auto", "csv", "tsv", "parquet", "user_items", "pairs"] = Field(
-        default="auto",
-        description="auto: by the file name, a trailing .gz or .zst left aside (all but parquet may be compressed). user_items: "
-        "a line a user, `user item item ...`; pairs: a line an event, `user item`, files listed one by one. In these two, order "
-        "is the time: an event's place in its user's history, 0, 1, 2, ...; columns is left out, and split is leave_one_out",
-    )
-    delimiter: str | None = Field(
-        default=None, min_length=1, max_length=1, description="between columns of csv and tsv; null: , and tab"
-    )
-    quote: str = Field(default='"', max_length=1, description="around values that hold a delimiter, doubled inside; empty: none")
-    header: bool = Field(default=True, description="the first line of each csv or tsv file names the columns")
-    names: list[str] = Field(default=[], description="the columns' names, in the files' order, where header is false")
-    start: str | None = Field(
-        default=None, description="when the log begins, ISO 8601: events before it are left out and counted; null: with its first"
-    )
-    end: str | None = Field(
-        default=None,
-        description="when the log ends, ISO 8601: events at or after it are left out and counted, and no label looks beyond; "
-        "null: just after the last event. The clock is never asked",
-    )
-    item_lists: Literal["refuse", "keep"] = Field(
-        default="refuse",
-        description="what to do where most items look like lists of ids, as `i1 i2 i3`. refuse: stop; keep: each is one id",
-    )
-    max_bad_share: float = Field(
-        default=0.5, ge=0, le=1, description="stop when more rows than this share lack a user, an item, a readable time or number"
-    )
-
-    @model_validator(mode="after")
-    def _dates(self) -> InputSection:
-        start, end = (moment(text, "UTC") if text is not None else None for text in (self.start, self.end))
-        if start is not None and end is not None and start >= end:
-            raise ValueError(f"start {self.start} is not before end {self.end}")
-        return self
-
-    @model_validator(mode="after")
-    def _names_or_header(self) -> InputSection:
-        if self.format in LINE_FORMATS:
-            given = {"delimiter": self.delimiter, "quote": self.quote != '"', "header": not self.header, "names": self.names}
-            for key in [key for key, is_given in given.items() if is_given]:
-                raise ValueError(f"{key} is of csv and tsv files; leave it out with format {self.format}")
-            return self
-        if self.header and self.names:
-            raise ValueError("names is given while header is true; set header: false, or leave names out")
-        if not self.header and not self.names and self.format != "parquet":
-            raise ValueError("header is false, so names must list the columns in the files' order")
-        return self
 
 
 class TimestampColumn(Section):
     """`timestamp: ts` is short for `timestamp: {name: ts}`."""
 
     name: str = Field(description="column that holds the time of the event")
-    unit: Literal["auto", "s", "ms", "us", "ns", "iso", "place"] = Field(
+    unit: Literal["auto", "s", "ms", "us", "ns", "iso", "day", "place", "order"] = Field(
         default="auto",
         description="seconds, milliseconds, microseconds or nanoseconds since 1970, or ISO 8601 text. auto: value by value, text "
-        "with dashes or slashes is ISO, numbers below 1e11 are s, below 1e14 ms, below 1e17 us, else ns. place: no time but the "
-        "event's place in its user's history",
+        "with dashes or slashes is ISO, numbers below 1e11 are s, below 1e14 ms, below 1e17 us, else ns. day: a number of days, "
+        "which count from any first one. place: no time but the event's place in its user's history; order: likewise the place "
+        "of its basket, which those bought together share",
     )
     format: str | None = Field(
         default=None, description="strptime pattern such as '%d/%m/%Y %H:%M' for text that is not ISO 8601"
+    )
+    clock: str | None = Field(
+        default=None,
+        description="column with the time of day, where `name` holds the day alone: 10:15, 10:15:30, or hhmm as 1015 or 5. It "
+        "goes behind the day, in text by a blank, before unit or format read the two",
     )
     time_zone: str = Field(
         default="UTC",
@@ -114,12 +64,14 @@ class TimestampColumn(Section):
 
     @property
     def rule(self) -> TimeRule:
-        return TimeRule(self.unit, self.format, self.time_zone)
+        return TimeRule("s" if self.unit == "day" else self.unit, self.format, self.time_zone)
 
     @model_validator(mode="after")
     def _unit_or_format(self) -> TimestampColumn:
         if self.format is not None and self.unit != "auto":
             raise ValueError("unit and format exclude each other; leave one out")
+        if self.clock is not None and self.unit not in ("auto", "iso", "day"):
+            raise ValueError("clock goes with a day: with unit day, iso or auto, or with a format; leave it out")
         return self
 
 
@@ -231,46 +183,6 @@ class SplitSection(Section):
         for key in dates:
             moment(getattr(self, key), "UTC")
         return self
-
-
-class EntityFile(Section):
-    """A file with a row an item or a user."""
-
-    file: str = Field(description="csv, tsv or parquet; relative paths start at the YAML file's directory")
-    id: str = Field(description="its column with the id, as in the log")
-    columns: dict[str, str] = Field(default={}, description="text to read: our name -> column of the file")
-    format: Literal["auto", "csv", "tsv", "parquet"] = Field(default="auto", description="as in input")
-    delimiter: str | None = Field(
-        default=None, min_length=1, max_length=4, description="as in input; may be longer, such as '::'"
-    )
-    quote: str = Field(default='"', max_length=1, description="as in input")
-    header: bool = Field(default=True, description="as in input")
-    names: list[str] = Field(default=[], description="as in input")
-    encoding: Literal["utf-8", "latin-1"] = Field(default="utf-8", description="of csv and tsv")
-
-    @field_validator("columns")
-    @classmethod
-    def _free_names(cls, columns: dict[str, str]) -> dict[str, str]:
-        for name in columns:
-            if name in RESERVED_ITEM_COLUMNS or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-                raise ValueError(
-                    f"{name!r} cannot be a name: lower-case letters, digits, _, and not {', '.join(RESERVED_ITEM_COLUMNS)}"
-                )
-        return columns
-
-    @model_validator(mode="after")
-    def _names_or_header(self) -> EntityFile:
-        if self.header == bool(self.names):
-            raise ValueError(
-                "names is given while header is true" if self.header else "header is false, so names must list the columns"
-            )
-        return self
-
-
-class ItemsSection(EntityFile):
-    columns: dict[str, str] = Field(
-        default={}, description="text to keep: name in the data set -> column of the file; `title` is shown in recommendations"
-    )
 
 
 class GraphSection(Section):

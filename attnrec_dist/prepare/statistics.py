@@ -54,12 +54,12 @@ class Statistics:
         self.engine.drop("days")
         self.report["days of items"] = file.finish(path, self.fingerprint, {})
 
-    def graph_rule(self, has_places: bool) -> tuple[GraphSection, str]:
+    def graph_rule(self, has_no_baskets: bool) -> tuple[GraphSection, str]:
         """`statistics.graph` with its kind chosen from the log where it is auto, and why; "" where it was named."""
         rule = self.config.graph
         if rule.kind != "auto":
             return rule, ""
-        if has_places:
+        if has_no_baskets:
             return rule.model_copy(update={"kind": "next"}), "each event has its own place, so no two are a basket"
         sizes = "(SELECT count(*) AS size FROM (SELECT DISTINCT u, us, item FROM counted_train) AS l GROUP BY u, us) AS b"
         query = f"SELECT coalesce(sum(size), 0), coalesce(sum(size) FILTER (WHERE size > 1), 0) FROM {sizes}"

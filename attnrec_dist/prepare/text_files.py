@@ -1,7 +1,7 @@
 """Text files looked over before the engine reads them: whole, text, one kind of line end; what the engine cannot read, rewritten.
 
-One pass over all bytes (`survey`), then, where a file mixes its line ends, a copy with one kind of them (`with_one_line_end`).
-A further dialect that the engine does not know is one more step of this kind: bytes in, bytes out.
+One pass over all bytes (`survey`), then, where a file is not in UTF-8 or mixes its line ends, a copy in UTF-8 with one kind of
+them (`with_one_line_end`). A further dialect that the engine does not know is one more step of this kind: bytes in, bytes out.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from attnrec_dist.errors import InputError
+from attnrec_dist.prepare.encodings import UTF_8, Undecodable, as_utf_8, likely
 from attnrec_dist.prepare.files import really, unpacked
 
 CHUNK = 2**22  # bytes looked at in one go
@@ -26,14 +27,19 @@ _LF, _CR = 10, 13
 
 @dataclass(frozen=True)
 class TextFormat:
-    """How csv and tsv files are written. `names` stands in for a header that is not there; `where` is the config's section."""
+    """How files are written. `names` stands in for a header that is not there; `where` is the config's section.
+
+    Delimiter, quote, header and names are of csv and tsv; `encoding`, as codecs.lookup names it, is of all text.
+    """
 
     delimiter: str | None = None
     quote: str = '"'
     header: bool = True
     names: tuple[str, ...] = ()
-    encoding: str = "utf-8"
+    encoding: str = UTF_8
     where: str = "input"
+    null_values: tuple[str, ...] = ()
+    trim: bool = False
 
     def separator(self, kind: str) -> str:
         return self.delimiter or ("\t" if kind == "tsv" else ",")
@@ -43,34 +49,64 @@ class TextFormat:
 class Survey:
     """What the pass over a text file found."""
 
-    mixes_line_ends: bool
+    line_ends: frozenset[str]  # LF, CR, CRLF
     ends_in_line_end: bool
 
+    def needs_copy(self, kind: str, layout: TextFormat) -> bool:
+        """Whether the engine cannot read the file as it is: csv may have any one kind of line end, JSON none but LF and CRLF."""
+        return len(self.line_ends) > 1 or layout.encoding != UTF_8 or (kind == "jsonl" and "CR" in self.line_ends)
 
-def chunks(path: Path) -> Iterator[bytes]:
-    """A text file's bytes, unpacked, without the byte order mark before them.
 
-    Raises InputError where they are no text, or two files were joined so that a byte order mark begins a line.
+def chunks(path: Path, layout: TextFormat) -> Iterator[bytes]:
+    """A text file's text, unpacked, in UTF-8, without the byte order mark before it.
+
+    Raises InputError where it is no text, or two files were joined so that a byte order mark begins a line.
     """
     before, tail = 0, b"\n"
+    for chunk in _in_utf_8(path, layout):
+        start = len(BOM) if before == 0 and chunk.startswith(BOM) else 0
+        if (place := chunk.find(b"\0")) >= 0:
+            raise InputError(
+                f"{path}: line {_line_at(path, layout, before + place):,} holds a NUL byte: it is damaged, or no "
+                f"text, or UTF-16; then set {layout.where}.encoding: {likely(chunk[:64]) if before == 0 else 'utf-16'}"
+            )
+        if (mark := _joined(tail, chunk[start:])) is not None:
+            raise InputError(
+                f"{path}: line {_line_at(path, layout, before + start + mark):,} begins with a byte order mark, as where files "
+                "were joined; take it out, and a second header with it, or name the files one by one"
+            )
+        if chunk[start:]:
+            yield chunk[start:]
+        before += len(chunk)
+        tail = (tail + chunk)[-len(BOM) :]
+
+
+def _in_utf_8(path: Path, layout: TextFormat) -> Iterator[bytes]:
+    try:
+        yield from as_utf_8(_raw(path, layout), layout.encoding)
+    except Undecodable as fault:
+        line, guess = f"{path}: line {fault.before + 1:,} is not {layout.encoding.upper()} text", likely(fault.around)
+        other = f"; if it is {guess}, set {layout.where}.encoding: {guess}" if guess != layout.encoding else ""
+        raise InputError(
+            f"{line}{other}, else to its own (latin-1, cp1252, gb18030, ...); or is {layout.where}.format right?"
+            if other
+            else f"{line}; set {layout.where}.encoding to its own"
+        ) from None
+
+
+def _raw(path: Path, layout: TextFormat) -> Iterator[bytes]:
+    """A file's bytes, unpacked. Raises InputError where the first tell that it is something else."""
+    is_first = True
     with unpacked(path) as stream:
         while chunk := stream.read(CHUNK):
-            start = len(BOM) if before == 0 and chunk.startswith(BOM) else 0
-            if before == 0 and (what := really(chunk)):
+            if is_first and chunk.startswith((b"\xff\xfe", b"\xfe\xff")):
+                if layout.encoding == UTF_8:
+                    code = likely(chunk[:64])
+                    raise InputError(f"{path}: is {code.upper()} text; set {layout.where}.encoding: {code}")
+            elif is_first and (what := really(chunk)):
                 raise InputError(f"{path}: is not what its name says, it is {what}")
-            if (place := chunk.find(b"\0")) >= 0:
-                raise InputError(
-                    f"{path}: line {_line_at(path, before + place):,} holds a NUL byte: it is damaged, or no "
-                    "text, or UTF-16; convert that with iconv -f UTF-16 -t UTF-8"
-                )
-            if (place := _joined(tail, chunk[start:])) is not None:
-                raise InputError(
-                    f"{path}: line {_line_at(path, before + start + place):,} begins with a byte order mark, as where files were "
-                    "joined; take it out, and a second header with it, or name the files one by one"
-                )
-            yield chunk[start:]
-            before += len(chunk)
-            tail = (tail + chunk)[-len(BOM) :]
+            is_first = False
+            yield chunk
 
 
 def _joined(tail: bytes, chunk: bytes) -> int | None:
@@ -86,21 +122,23 @@ def _joined(tail: bytes, chunk: bytes) -> int | None:
     return None
 
 
-def _line_at(path: Path, offset: int) -> int:
-    """The number, from 1, of the line with this byte of the file, unpacked."""
+def _line_at(path: Path, layout: TextFormat, offset: int) -> int:
+    """The number, from 1, of the line with this byte of the text in UTF-8."""
     ends, last = 0, b""
-    with unpacked(path) as stream:
-        while offset > 0 and (part := stream.read(min(CHUNK, offset))):
-            ends += part.count(b"\n") + part.count(b"\r") - (last + part).count(b"\r\n")
-            offset, last = offset - len(part), part[-1:]
+    for chunk in _in_utf_8(path, layout):
+        part = chunk[:offset]
+        ends += part.count(b"\n") + part.count(b"\r") - (last + part).count(b"\r\n")
+        offset, last = offset - len(part), part[-1:]
+        if offset <= 0:
+            break
     return ends + 1
 
 
-def survey(path: Path) -> Survey:
+def survey(path: Path, layout: TextFormat) -> Survey:
     """Reads the file once, to its end. Raises InputError for one that is damaged, empty or no text, StorageError."""
     line_ends: set[str] = set()
     last = 0
-    for chunk in chunks(path):
+    for chunk in chunks(path, layout):
         if len(line_ends) < 2:
             _count_line_ends(chunk, last, line_ends)
         last = chunk[-1]
@@ -108,7 +146,7 @@ def survey(path: Path) -> Survey:
         line_ends.add("CR")
     if not last:
         raise InputError(f"{path}: the file is empty; leave it out, or write its header line")
-    return Survey(len(line_ends) > 1, last in (_LF, _CR))
+    return Survey(frozenset(line_ends), last in (_LF, _CR))
 
 
 def _count_line_ends(chunk: bytes, last: int, found: set[str]) -> None:
@@ -125,7 +163,7 @@ def _count_line_ends(chunk: bytes, last: int, found: set[str]) -> None:
 
 def header(path: Path, kind: str, layout: TextFormat) -> list[str]:
     """The names in the first row, as they are written. Raises InputError where it cannot be read as one."""
-    head = _head(path).decode(layout.encoding, "surrogateescape")
+    head = head_of(path, layout).decode()
     if head[0] in "\r\n":
         what = "holds nothing but line ends" if not head.strip("\r\n") else "begins with an empty line where its header should be"
         raise InputError(f"{path}: {what}; mend it, or set {layout.where}.header: false and {layout.where}.names")
@@ -140,17 +178,13 @@ def header(path: Path, kind: str, layout: TextFormat) -> list[str]:
             raise InputError(
                 f"{path}: the first row cannot be read ({error}); are {layout.where}.delimiter and {layout.where}.quote right?"
             ) from None
-    if not "".join(names).isascii() and any(0xDC80 <= ord(letter) <= 0xDCFF for letter in "".join(names)):
-        raise InputError(
-            f"{path}: the first line is not UTF-8 text; is {layout.where}.format right? Convert other encodings with iconv"
-        )
-    return names
+    return [name.strip() for name in names] if layout.trim else names
 
 
-def _head(path: Path) -> bytes:
+def head_of(path: Path, layout: TextFormat) -> bytes:
     """Text from the start, whole lines, the first row in it. Raises InputError when no line ends within LONGEST_ROW."""
     head = b""
-    for chunk in chunks(path):
+    for chunk in chunks(path, layout):
         head += chunk
         if len(head) > LONGEST_ROW:
             end = max(head.rfind(b"\n", 0, LONGEST_ROW), head.rfind(b"\r", 0, LONGEST_ROW))
@@ -163,11 +197,11 @@ def _head(path: Path) -> bytes:
 
 
 def with_one_line_end(path: Path, target: Path, layout: TextFormat, separator: str) -> None:
-    """Writes the text, unpacked, with LF for each of its line ends, but not for those inside quotes. Raises InputError."""
-    pattern = _quoted(separator.encode(layout.encoding), layout.quote.encode(layout.encoding))
+    """Writes the text, unpacked, in UTF-8, with LF for each line end that is not inside quotes. Raises InputError."""
+    pattern = _quoted(separator.encode(), layout.quote.encode())
     waiting = b""
     with target.open("wb") as file:
-        for chunk in chunks(path):
+        for chunk in chunks(path, layout):
             text, waiting = _with_lf(waiting + chunk, pattern, is_last=False)
             if len(waiting) > LONGEST_ROW + CHUNK:
                 raise InputError(

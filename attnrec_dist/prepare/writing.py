@@ -103,7 +103,7 @@ class Writer:
         counting = Statistics(self.engine, self.config.statistics, self.fingerprint, self.place.scratch, num_items)
         counting.choose(event_types, len(self.config.columns.numeric))
         counting.daily(self.place.building / DAILY)
-        rule, why = counting.graph_rule(self.config.has_places)
+        rule, why = counting.graph_rule(self.config.has_no_baskets)
         if why:  # from here on as if it had been named
             self.progress(f"statistics.graph.kind: {rule.kind}, as {why}")
             self.config = self.config.with_graph(rule)

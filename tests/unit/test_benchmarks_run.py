@@ -26,6 +26,7 @@ SCRIPTS = {
         *("--steps", "2", "--tokens", "2000", "--rounds", "2"),
     ],
     "prepare_scale": ["--events", "20000", "--pandas", "20000"],
+    "json_lines": ["--events", "20000"],
 }
 
 pytestmark = pytest.mark.slow

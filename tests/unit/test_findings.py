@@ -123,12 +123,12 @@ PLANTED = {
     "blanks around ids": (
         lambda rows: every(rows, "user", " {}".format, 7),
         {},
-        ["that differ only in blanks", "user ids hold blanks or unseen characters, such as ' 1", "trim the column"],
+        ["that differ only in blanks", "user ids hold blanks or unseen characters, such as ' 1", "set input.trim: true"],
     ),
     "no-break and zero-width": (
         lambda rows: every(every(rows, "item", "{}\u00a0".format, 7), "item", "\u200b{}".format, 5),
         {},
-        ["item ids are", "that differ only in blanks, such as", "u200b", "trim the column"],
+        ["item ids are", "that differ only in blanks, such as", "u200b", "set input.trim: true"],
     ),
     "padding": (
         lambda rows: every(rows, "item", "00{}".format, 9),
@@ -258,7 +258,7 @@ def test_an_id_that_says_there_is_none(tmp_path):
 
 def test_an_item_that_is_none(tmp_path):
     lines = tell(tmp_path, every(honest(), "item", lambda _: "NaN", 100))
-    assert "item ids that say there is none, such as 'NaN': 50 of 5,000 events (1.0%); make them empty" in lines[0]
+    assert "item ids that say there is none, such as 'NaN': 50 of 5,000 events (1.0%); list them in input.null_values" in lines[0]
 
 
 @pytest.mark.parametrize(

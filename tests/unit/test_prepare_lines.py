@@ -21,6 +21,7 @@ from attnrec_dist.prepare import lines, text_files
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.pipeline import prepare
 from attnrec_dist.prepare.report import summary
+from attnrec_dist.prepare.text_files import TextFormat
 from attnrec_dist.settings import build, parse_yaml, to_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -128,7 +129,7 @@ def test_blocks_leave_no_trace(tmp_path, monkeypatch, block):
     file = tmp_path / "log.txt"
     file.write_bytes(b"\xef\xbb\xbf\n \t \r\nu1\ta  b\r\n\nu2 c \n  u3 d\xc3\xa4 e f")
     monkeypatch.setattr(text_files, "CHUNK", max(block, 3))  # a byte order mark is never cut
-    rows = [row for batch in lines.numbered([file, file]) for row in batch.to_pylist()]
+    rows = [row for batch in lines.numbered([file, file], TextFormat()) for row in batch.to_pylist()]
     texts = ["u1\ta  b", "u2 c", "u3 dä e f"]
     assert [(row["file"], row["line"], row["text"]) for row in rows] == [
         (index, line, text) for index in (0, 1) for line, text in zip((3, 5, 6), texts)
