@@ -6,8 +6,9 @@ Numbers and times are matched by a regular expression before they are cast, beca
 
 from __future__ import annotations
 
+from attnrec_dist.prepare.choice_config import Bounds
 from attnrec_dist.prepare.config import PrepareConfig
-from attnrec_dist.prepare.sections import LINE_FORMATS, Bounds, ColumnsSection, EventColumn, moment
+from attnrec_dist.prepare.sections import LINE_FORMATS, ColumnsSection, EventColumn, moment
 from attnrec_dist.prepare.sql import NUMBER, text
 from attnrec_dist.timestamps import form, microseconds
 

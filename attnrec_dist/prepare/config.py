@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from attnrec_dist.prepare.choice_config import FiltersSection, SplitSection
 from attnrec_dist.prepare.examples_config import FeatureSection, LabelSection, check_examples, named_events
 from attnrec_dist.prepare.sections import (
     LINE_COLUMNS,
@@ -13,12 +14,10 @@ from attnrec_dist.prepare.sections import (
     ColumnsSection,
     EngineSection,
     EntityFile,
-    FiltersSection,
     GraphSection,
     InputSection,
     ItemsSection,
     OutputSection,
-    SplitSection,
     StatisticsSection,
     check_event_kinds,
 )

@@ -6,7 +6,7 @@ the raw ids as UTF-8 bytes; so a tie in time is broken the same way whatever fil
 
 from __future__ import annotations
 
-from attnrec_dist.prepare.sections import FiltersSection
+from attnrec_dist.prepare.choice_config import FiltersSection
 from attnrec_dist.prepare.sql import text
 
 TRAIN, VALIDATION, TEST = 0, 1, 2

@@ -1,0 +1,74 @@
+"""The keys of a configs/prepare/*.yaml file that choose what is learnt from: the filters and the split. choice.py does it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from attnrec_dist.prepare.sections import moment
+from attnrec_dist.settings import Section
+
+
+class Bounds(Section):
+    min: float | None = Field(default=None, allow_inf_nan=False, description="smallest value kept")
+    max: float | None = Field(default=None, allow_inf_nan=False, description="largest value kept")
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Bounds:
+        if self.min is None and self.max is None:
+            raise ValueError("give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+
+_CORE = "repeated with its sibling until both hold; split time: in the training part, later parts stay whole; else everywhere"
+
+
+class FiltersSection(Section):
+    where: dict[str, Bounds] = Field(default={}, description="numeric bounds a column, for example {Quantity: {min: 1}}")
+    drop_duplicates: bool = Field(
+        default=True, description="keep one of the rows with equal user, item, time and event: the one with the smallest numbers"
+    )
+    min_item_events: int = Field(default=1, ge=1, description=f"drop the events of items with fewer events; {_CORE}")
+    min_user_events: int = Field(default=1, ge=1, description=f"drop the events of users with fewer events; {_CORE}")
+
+
+class SplitSection(Section):
+    kind: Literal["time", "leave_one_out"] = Field(
+        default="time",
+        description="time: cuts for all users alike; leave_one_out: a user's last event is test, the one before validation "
+        "(the default with user_items and pairs)",
+    )
+    validation_from: str | None = Field(
+        default=None, description="first moment of the validation part, ISO 8601, for example 2011-09-01"
+    )
+    test_from: str | None = Field(default=None, description="first moment of the test part, ISO 8601")
+    last: int = Field(
+        default=1,
+        ge=1,
+        description="leave_one_out: how many of a user's last events are test, and as many before them validation; users with no "
+        "event besides are training as a whole",
+    )
+    train: float = Field(default=0.8, gt=0, le=1, description="share of the events, the earliest, where no dates are given")
+    validation: float = Field(default=0.1, ge=0, lt=1, description="share of the events after those")
+    test: float = Field(default=0.1, ge=0, lt=1, description="share of the events after those")
+
+    @model_validator(mode="after")
+    def _no_conflict(self) -> SplitSection:
+        dates = [key for key in ("validation_from", "test_from") if getattr(self, key) is not None]
+        shares = [key for key in ("train", "validation", "test") if key in self.model_fields_set]
+        if self.kind == "leave_one_out" and dates:
+            raise ValueError(f"kind leave_one_out has no cuts in time; leave out {' and '.join(dates)}")
+        if self.kind == "time" and self.last != 1:
+            raise ValueError("last is of kind leave_one_out; leave it out, or set kind: leave_one_out")
+        if len(dates) == 1:
+            raise ValueError(f"{dates[0]} is given alone; give both validation_from and test_from, or neither")
+        if dates and shares and (self.train, self.validation, self.test) != (0.8, 0.1, 0.1):
+            raise ValueError(f"both dates and shares ({', '.join(shares)}) are given; leave one of them out")
+        if abs(self.train + self.validation + self.test - 1) > 1e-9:
+            raise ValueError(f"train + validation + test is {self.train + self.validation + self.test:g}; they must add up to 1")
+        for key in dates:
+            moment(getattr(self, key), "UTC")
+        return self
