@@ -26,20 +26,29 @@ def drop_duplicates(engine: DuckEngine, config: PrepareConfig) -> int:
 
 
 def filter_and_split(engine: DuckEngine, config: PrepareConfig, left_out: dict[str, int], progress: Progress) -> Split:
-    """Gives every event its part. Split by time, the core is sought in the training part alone; else in the whole log, first."""
-    before = count(engine)
+    """Gives every event its part. Split by time, users and items are chosen by the training part alone; else by the whole log,
+    first."""
     if config.split.kind == "leave_one_out":
-        keep_core(engine, config, "true", progress)
+        choose(engine, config, "true", left_out, progress)
         split = Split(kind="leave_one_out", train_end=None, valid_end=None, last=config.split.last)
         engine.table("events", steps.split_leave_one_out(len(config.columns.numeric), config.split.last))
     else:
         split = cut_times(engine, config)
         engine.table("events", steps.split_in_time(split.train_end or 0, split.valid_end or 0))
-        keep_core(engine, config, f"part = {steps.TRAIN}", progress)
-    left_out[cleaning.REASONS[-1]] = before - count(engine)
+        choose(engine, config, f"part = {steps.TRAIN}", left_out, progress)
     left_out[KEPT] = count(engine)
     check_parts(engine, config, split)
     return split
+
+
+def choose(engine: DuckEngine, config: PrepareConfig, among: str, left_out: dict[str, int], progress: Progress) -> None:
+    """Leaves out users with too many events, then what has too few; `among`: SQL of the events that are counted for it."""
+    before = count(engine)
+    if config.filters.max_user_events is not None:
+        engine.table("events", steps.of_usual_users(config.filters, among))
+    usual = count(engine)
+    keep_core(engine, config, among, progress)
+    left_out |= {"above max_user_events": before - usual, cleaning.REASONS[-1]: usual - count(engine)}
 
 
 def cut_times(engine: DuckEngine, config: PrepareConfig) -> Split:
@@ -84,8 +93,10 @@ def check_parts(engine: DuckEngine, config: PrepareConfig, split: Split) -> None
     if train:
         return
     core = f"min_item_events {config.filters.min_item_events} and min_user_events {config.filters.min_user_events}"
+    most = config.filters.max_user_events
+    raised = f", or raise filters.max_user_events {most}" if most is not None else ""
     if split.train_end is None:
-        raise InputError(f"no event is left: filters.{core} are too high for this log; lower them")
+        raise InputError(f"no event is left: filters.{core} are too high for this log; lower them{raised}")
     first, last = engine.row("SELECT min(us) // 1000000, max(us) // 1000000 FROM events") if total else (None, None)
     if total and first == last:
         raise InputError(
@@ -95,7 +106,7 @@ def check_parts(engine: DuckEngine, config: PrepareConfig, split: Split) -> None
     span = f"; events lie between {day(first)} and {day(last)}" if total else ""
     raise InputError(
         f"no training event is left before {day(split.train_end)} (UTC){span}; move split.validation_from, "
-        f"raise split.train, or lower filters.{core}"
+        f"raise split.train, or lower filters.{core}{raised}"
     )
 
 

@@ -33,6 +33,18 @@ class FiltersSection(Section):
     )
     min_item_events: int = Field(default=1, ge=1, description=f"drop the events of items with fewer events; {_CORE}")
     min_user_events: int = Field(default=1, ge=1, description=f"drop the events of users with fewer events; {_CORE}")
+    max_user_events: int | None = Field(
+        default=None,
+        ge=1,
+        description="drop users with more events, such as bots and tills, whole; before min_item_events and min_user_events. "
+        "Split time: more training events, as later ones are not known yet; null: keep all",
+    )
+
+    @model_validator(mode="after")
+    def _some_user_fits(self) -> FiltersSection:
+        if self.max_user_events is not None and self.max_user_events < self.min_user_events:
+            raise ValueError(f"max_user_events {self.max_user_events} is below min_user_events {self.min_user_events}; raise it")
+        return self
 
 
 class SplitSection(Section):

@@ -24,6 +24,7 @@ REASONS = (
     "before input.start",
     "after input.end",
     "duplicate",
+    "above max_user_events",
     "below min_item_events or min_user_events",
 )
 UNUSABLE = REASONS[:5]  # damage, as against the rows that the config filters out on purpose

@@ -100,4 +100,6 @@ class PrepareConfig(Section):
     def without_paths(self) -> dict[str, Any]:
         """What the manifest keeps: all that shapes the result, nothing that names this machine."""
         files: dict[str, Any] = {"input": {"files"}, "items": {"file"}, "users": {"file"}}
+        if self.filters.max_user_events is None:  # the key came later than the fingerprint
+            files["filters"] = {"max_user_events"}
         return self.model_dump(mode="json", exclude=files | {"output": True, "engine": True})

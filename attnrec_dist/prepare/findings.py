@@ -16,9 +16,9 @@ MOST_SHOWN = 10
 
 ADVICE = {
     "no value": "make them empty in the log before: rows without a {whose} are left out and counted",
-    "busy user": "if it is a bot, a test, or an account that many share, leave its rows out of the log before",
+    "busy user": "if it is a bot, a test, or an account that many share, set filters.max_user_events: {most}",
     "busy item": "if it is no product (postage, a fee, a bag), leave its rows out of the log before",
-    "rate": "if they are bots, leave their rows out of the log before",
+    "rate": "if they are bots, set filters.max_user_events",
     "twins": "write each id one way in the log before",
     "blanks": "trim the column in the log before, or the ids of other files and of later histories will not match",
     ".0": "a table with gaps wrote whole numbers as floats: write them as text before (pandas: astype('Int64'))",

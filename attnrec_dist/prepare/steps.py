@@ -88,6 +88,12 @@ def split_leave_one_out(numeric: int, last: int) -> str:
         FROM (SELECT *, {place} AS place, count(*) OVER (PARTITION BY u) AS n FROM events) AS ranked"""
 
 
+def of_usual_users(filters: FiltersSection, among: str) -> str:
+    """Events of the users who have not too many."""
+    unusual = f"SELECT u FROM events WHERE {among} GROUP BY u HAVING count(*) > {filters.max_user_events}"
+    return f"SELECT * FROM events WHERE u NOT IN ({unusual})"
+
+
 def core_users(filters: FiltersSection, among: str) -> str:
     """Users with enough events on the items still in."""
     return f"""
