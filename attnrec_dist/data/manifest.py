@@ -37,10 +37,15 @@ class Counts(Section):
 
 
 class Split(Section):
-    kind: Literal["time", "leave_one_out"]
-    train_end: int | None = Field(description="unix second at which the validation part begins; null for leave_one_out")
-    valid_end: int | None = Field(description="unix second at which the test part begins; null for leave_one_out")
-    last: int = Field(default=1, description="leave_one_out: how many of a user's last events are test, and as many validation")
+    kind: Literal["time", "leave_one_out", "leave_last_basket"]
+    train_end: int | None = Field(description="unix second at which the validation part begins; null but for kind time")
+    valid_end: int | None = Field(description="unix second at which the test part begins; null but for kind time")
+    last: int = Field(default=1, description="how many of a user's last events (baskets) are test, and as many validation")
+
+    @property
+    def is_by_user(self) -> bool:
+        """Whether each user has cuts of their own: leave_one_out and leave_last_basket."""
+        return self.kind != "time"
 
 
 class Manifest(Section):
@@ -98,7 +103,7 @@ def _what_must_hold(manifest: Manifest) -> Iterator[tuple[str, bool]]:
     yield "names are given twice", all(len(set(names)) == len(names) for names in (manifest.event_types, manifest.numeric))
     yield "more event types than one byte tells apart", len(manifest.event_types) <= 128
     cuts = (split.train_end, split.valid_end)
-    yield "the split's cuts", cuts == (None, None) if split.kind == "leave_one_out" else None not in cuts and cuts[0] <= cuts[1]  # type: ignore[operator]
+    yield "the split's cuts", cuts == (None, None) if split.is_by_user else None not in cuts and cuts[0] <= cuts[1]  # type: ignore[operator]
     yield "start_time is after end_time", manifest.start_time <= manifest.end_time
     if spec is not None:
         of_parts = {part: sum(shard.rows for shard in shards) for part, shards in spec.shards.items()}

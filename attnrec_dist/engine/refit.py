@@ -27,9 +27,9 @@ def refit_overrides(run: RunDir, data: Any) -> dict[str, Any]:
     refuse_other_keys(best, read_marker(best), read_yaml(run.config))
     manifest = read_manifest(data)
     held_back = manifest.counts.validation_events
-    if held_back and manifest.split.kind == "leave_one_out":
+    if held_back and manifest.split.is_by_user:
         raise DataError(
-            f"{data}: leave_one_out keeps events of every customer for validation, so there is nothing to refit on; use "
+            f"{data}: {manifest.split.kind} keeps events of every customer for validation, so there is nothing to refit on; use "
             f"{run.path} as it is, or prepare a log that has times with split.kind time"
         )
     if held_back:

@@ -14,6 +14,7 @@ from attnrec_dist.prepare.report import KEPT, day
 from attnrec_dist.prepare.sections import moment
 
 Progress = Callable[[str], None]
+MOST_CUT = 0.1  # share of the users; a log of clicks has a few such ties
 
 
 def drop_duplicates(engine: DuckEngine, config: PrepareConfig) -> int:
@@ -28,10 +29,13 @@ def drop_duplicates(engine: DuckEngine, config: PrepareConfig) -> int:
 def filter_and_split(engine: DuckEngine, config: PrepareConfig, left_out: dict[str, int], progress: Progress) -> Split:
     """Gives every event its part. Split by time, users and items are chosen by the training part alone; else by the whole log,
     first."""
-    if config.split.kind == "leave_one_out":
+    if config.split.is_by_user:
         choose(engine, config, "true", left_out, progress)
-        split = Split(kind="leave_one_out", train_end=None, valid_end=None, last=config.split.last)
-        engine.table("events", steps.split_leave_one_out(len(config.columns.numeric), config.split.last))
+        kind, last = config.split.kind, config.split.last
+        split = Split(kind=kind, train_end=None, valid_end=None, last=last)
+        engine.table("events", steps.split_by_user(len(config.columns.numeric), last, by_basket=kind == "leave_last_basket"))
+        if kind == "leave_one_out" and config.split.ties == "refuse":
+            check_ties(engine)
     else:
         split = cut_times(engine, config)
         engine.table("events", steps.split_in_time(split.train_end or 0, split.valid_end or 0))
@@ -39,6 +43,18 @@ def filter_and_split(engine: DuckEngine, config: PrepareConfig, left_out: dict[s
     left_out[KEPT] = count(engine)
     check_parts(engine, config, split)
     return split
+
+
+def check_ties(engine: DuckEngine) -> None:
+    """Raises InputError where leave_one_out cut the baskets of MOST_CUT of the users: the rest of what is asked for would be
+    trained on."""
+    cut, users = engine.row(steps.users_with_cut_baskets())
+    if cut >= max(1, MOST_CUT * users):
+        raise InputError(
+            f"split.kind: leave_one_out holds out single events, but those of {cut:,} of {users:,} users share their time with "
+            "other events of the user, which would be trained on; to hold out whole baskets type --split.kind leave_last_basket, "
+            "or --split.ties keep to cut them by item id all the same"
+        )
 
 
 def choose(engine: DuckEngine, config: PrepareConfig, among: str, left_out: dict[str, int], progress: Progress) -> None:
@@ -101,7 +117,7 @@ def check_parts(engine: DuckEngine, config: PrepareConfig, split: Split) -> None
     if total and first == last:
         raise InputError(
             f"no training event is left: all {total:,} events are of {day(first)} (UTC), so no cut in time parts them; is "
-            "columns.timestamp the right column? Else set split.kind: leave_one_out"
+            "columns.timestamp the right column? Else type --split.kind leave_one_out --split.ties keep"
         )
     span = f"; events lie between {day(first)} and {day(last)}" if total else ""
     raise InputError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -23,7 +23,24 @@ class Bounds(Section):
         return self
 
 
+ID_LISTS = ("keep_users", "drop_users", "keep_items", "drop_items")  # keys of FiltersSection
 _CORE = "repeated with its sibling until both hold; split time: in the training part, later parts stay whole; else everywhere"
+
+
+class IdsFile(Section):
+    """`drop_users: bots.txt` is short for `drop_users: {file: bots.txt}`."""
+
+    file: str = Field(
+        description="text, an id a line (blanks around it are taken off), or csv, tsv, parquet; relative paths start at the YAML "
+        "file's directory"
+    )
+    column: str | None = Field(default=None, description="of csv, tsv and parquet: the column with the ids, as in the log")
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1, description="as in input")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"file": value} if isinstance(value, str) else value
 
 
 class FiltersSection(Section):
@@ -40,6 +57,11 @@ class FiltersSection(Section):
         "Split time: more training events, as later ones are not known yet; null: keep all",
     )
 
+    keep_users: IdsFile | None = Field(default=None, description="file of the users to learn from, an id a line; null: all")
+    drop_users: IdsFile | None = Field(default=None, description="file of users to leave out, such as bots and tests")
+    keep_items: IdsFile | None = Field(default=None, description="file of the items to learn from; null: all")
+    drop_items: IdsFile | None = Field(default=None, description="file of items to leave out, such as postage and fees")
+
     @model_validator(mode="after")
     def _some_user_fits(self) -> FiltersSection:
         if self.max_user_events is not None and self.max_user_events < self.min_user_events:
@@ -48,10 +70,16 @@ class FiltersSection(Section):
 
 
 class SplitSection(Section):
-    kind: Literal["time", "leave_one_out"] = Field(
+    kind: Literal["time", "leave_one_out", "leave_last_basket"] = Field(
         default="time",
         description="time: cuts for all users alike; leave_one_out: a user's last event is test, the one before validation "
-        "(the default with user_items and pairs)",
+        "(the default with user_items and pairs); leave_last_basket: so are all events of a user's last second with any, and of "
+        "the one before",
+    )
+    ties: Literal["refuse", "keep"] = Field(
+        default="refuse",
+        description="leave_one_out: what to do where the held-out events of a tenth of the users share their second with "
+        "others of the user: baskets, which it would cut apart. refuse: stop; keep: cut by item id all the same",
     )
     validation_from: str | None = Field(
         default=None, description="first moment of the validation part, ISO 8601, for example 2011-09-01"
@@ -60,21 +88,28 @@ class SplitSection(Section):
     last: int = Field(
         default=1,
         ge=1,
-        description="leave_one_out: how many of a user's last events are test, and as many before them validation; users with no "
-        "event besides are training as a whole",
+        description="leave_one_out, leave_last_basket: how many of a user's last events (baskets) are test, and as many before "
+        "them validation; users with none besides are training as a whole",
     )
     train: float = Field(default=0.8, gt=0, le=1, description="share of the events, the earliest, where no dates are given")
     validation: float = Field(default=0.1, ge=0, lt=1, description="share of the events after those")
     test: float = Field(default=0.1, ge=0, lt=1, description="share of the events after those")
 
+    @property
+    def is_by_user(self) -> bool:
+        """Whether each user has cuts of their own, as data.manifest.Split has it."""
+        return self.kind != "time"
+
     @model_validator(mode="after")
     def _no_conflict(self) -> SplitSection:
         dates = [key for key in ("validation_from", "test_from") if getattr(self, key) is not None]
         shares = [key for key in ("train", "validation", "test") if key in self.model_fields_set]
-        if self.kind == "leave_one_out" and dates:
-            raise ValueError(f"kind leave_one_out has no cuts in time; leave out {' and '.join(dates)}")
-        if self.kind == "time" and self.last != 1:
-            raise ValueError("last is of kind leave_one_out; leave it out, or set kind: leave_one_out")
+        if self.is_by_user and dates:
+            raise ValueError(f"kind {self.kind} has no cuts in time; leave out {' and '.join(dates)}")
+        if not self.is_by_user and self.last != 1:
+            raise ValueError("last is of kind leave_one_out and leave_last_basket; leave it out, or set kind: leave_one_out")
+        if self.ties != "refuse" and self.kind != "leave_one_out":
+            raise ValueError("ties is of kind leave_one_out; leave it out, or set kind: leave_one_out")
         if len(dates) == 1:
             raise ValueError(f"{dates[0]} is given alone; give both validation_from and test_from, or neither")
         if dates and shares and (self.train, self.validation, self.test) != (0.8, 0.1, 0.1):

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from attnrec_dist.prepare.choice_config import FiltersSection, SplitSection
+from attnrec_dist.prepare.choice_config import ID_LISTS, FiltersSection, SplitSection
 from attnrec_dist.prepare.examples_config import FeatureSection, LabelSection, check_examples, named_events
 from attnrec_dist.prepare.sections import (
     LINE_COLUMNS,
@@ -67,6 +67,8 @@ class PrepareConfig(Section):
         lines = f"input.format {self.input.format}" if is_lines else "columns.timestamp.unit place"
         if self.split.kind == "time":
             raise ValueError(f"split.kind: time needs times that users share, {lines} has places only; set it to leave_one_out")
+        if self.split.kind == "leave_last_basket":
+            raise ValueError(f"split.kind: {lines} has no baskets, each event its own place; set it to leave_one_out")
         if self.statistics.graph.kind == "basket":
             raise ValueError(f"statistics.graph.kind: {lines} has no baskets, each event its own place; set it to next or none")
         if is_lines and self.filters.where:
@@ -99,7 +101,7 @@ class PrepareConfig(Section):
 
     def without_paths(self) -> dict[str, Any]:
         """What the manifest keeps: all that shapes the result, nothing that names this machine."""
-        files: dict[str, Any] = {"input": {"files"}, "items": {"file"}, "users": {"file"}}
+        files: dict[str, Any] = {"input": {"files"}, "items": {"file"}, "users": {"file"}, "filters": set(ID_LISTS)}
         if self.filters.max_user_events is None:  # the key came later than the fingerprint
-            files["filters"] = {"max_user_events"}
+            files["filters"].add("max_user_events")
         return self.model_dump(mode="json", exclude=files | {"output": True, "engine": True})

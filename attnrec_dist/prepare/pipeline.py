@@ -4,7 +4,7 @@
     reading.py   files -> rows of text           steps.py    the statements between      engine.py     who runs them (DuckDB)
     lines.py     lines whose order is the time   writing.py  tables -> files           finish.py      one shard's rows -> lists
     misread.py   a list for an item, a place taken twice
-    choice.py    what is learnt from, what is held out
+    choice.py    what is learnt from, what is held out           id_lists.py     users and items by name
     cleaning.py  text -> values and reasons      report.py   what was left out, why    config.py      the keys
     statistics.py  daily counts, item graph      examples.py  label and features -> labelled examples (labels.py, features.py)
     suspects.py  what would spoil a model        workplace.py  built aside, synced, renamed
@@ -21,7 +21,7 @@ from typing import Literal
 from attnrec_dist.data.manifest import Manifest
 from attnrec_dist.errors import InputError
 from attnrec_dist.layout import counted
-from attnrec_dist.prepare import choice, cleaning, lines, reading, steps, suspects
+from attnrec_dist.prepare import choice, cleaning, id_lists, lines, reading, steps, suspects
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.engine import DuckEngine
 from attnrec_dist.prepare.examples_config import named_events
@@ -46,11 +46,14 @@ def prepare(config: PrepareConfig, base_dir: Path, output: Path, progress: Progr
     """
     sources = open_log(config, base_dir)
     attributes = {name: open_entity_file(config, base_dir, name) for name in ("items", "users")}
-    inputs = [file for some in (sources, *attributes.values()) for source in some for file in source.files]
+    lists = id_lists.open_lists(config, base_dir)
+    inputs = [file for some in (sources, *attributes.values(), *lists.values()) for source in some for file in source.files]
     with workplace(output, inputs) as place, DuckEngine(config.engine, place.scratch) as engine:
         sources = reading.readable(sources, place.scratch / "copies")
         attributes = {name: reading.readable(some, place.scratch / f"copies_of_{name}") for name, some in attributes.items()}
+        id_lists.load(engine, config, lists, place.scratch / "copies_of_lists")
         left_out = clean(engine, config, sources, progress)
+        id_lists.tell_unknown(engine, lists, progress)
         findings = suspects.kinds_left_out(engine, config.columns.event)
         types = encode(engine, config)
         left_out["duplicate"] = choice.drop_duplicates(engine, config)
@@ -142,5 +145,5 @@ def encode(engine: DuckEngine, config: PrepareConfig) -> list[str]:
 
 def number(engine: DuckEngine, config: PrepareConfig) -> None:
     """Tables `catalogue` (items by number) and `row_codes` (users by row)."""
-    engine.table("catalogue", steps.catalogue(whole=config.split.kind == "leave_one_out"))
+    engine.table("catalogue", steps.catalogue(whole=config.split.is_by_user))
     engine.table("row_codes", steps.rows())

@@ -58,7 +58,7 @@ def of_data_set(data: DataSet) -> list[Finding]:
             for name, table, code in (("user", data.users(), "u"), ("item", data.items(), "i")):
                 named = table.select(["index", "id"]).rename_columns([code, f"{name}_id"])
                 engine.load(f"{name}_codes", named.schema, named.to_batches())
-            engine.table("catalogue", steps.catalogue(whole=manifest.split.kind == "leave_one_out"))
+            engine.table("catalogue", steps.catalogue(whole=manifest.split.is_by_user))
             engine.table("row_codes", steps.rows())
             return find(engine, log) + _untitled(data)
     except OSError as error:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import collections
+import gzip
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from prepare_helpers import contents, run, write_csv
+from prepare_helpers import config_of, contents, run, write_csv
 
+from attnrec_dist.data.config import DataConfig
+from attnrec_dist.data.inspect import inspect
+from attnrec_dist.data.shards import DataSet
+from attnrec_dist.data.views import find_views
 from attnrec_dist.errors import ConfigError, InputError
+from attnrec_dist.evaluation.data_report import report
+from attnrec_dist.prepare.pipeline import prepare
 
 FINGERPRINT = "e35a34a46129c6d69257cdd71baaf5155a5e4b97769e39ba56e4d0dedaf9d41d"  # of shop() without any of the keys below
 
@@ -29,7 +39,7 @@ def shop(busy: int = 30):
 
 @pytest.mark.parametrize("split", [{}, {"kind": "leave_one_out"}])
 def test_users_with_too_many_events_are_left_out_of_all_parts_and_counted(tmp_path, split):
-    rows = shop() + [event("bot", "i1", 5000)]  # in the test part, where the split is in time
+    rows = [*shop(), event("bot", "i1", 5000)]  # in the test part, where the split is in time
     data = run([write_csv(tmp_path / "log.csv", rows)], tmp_path / "data", filters={"max_user_events": 29}, split=split)
     assert sorted(events_of(data)) == [f"u{user}" for user in range(10)]
     assert data.manifest.cleaning["above max_user_events"] == 31
@@ -50,18 +60,14 @@ def test_busy_users_go_before_rare_items_are_looked_for(tmp_path):
     """Only the bot shows x, so x is rare without him."""
     rows = shop() + [event("bot", "x", 900 + place) for place in range(5)] + [event("u1", "x", 250)]
     filters = {"max_user_events": 20, "min_item_events": 2}
-    data = run(
-        [write_csv(tmp_path / "log.csv", rows)],
-        tmp_path / "data",
-        filters=filters,
-        split={"train": 1, "validation": 0, "test": 0},
-    )
+    all_train = {"train": 1, "validation": 0, "test": 0}
+    data = run([write_csv(tmp_path / "log.csv", rows)], tmp_path / "data", filters=filters, split=all_train)
     assert "x" not in data.items()["id"].to_pylist()
     assert data.manifest.cleaning["below min_item_events or min_user_events"] == 1
 
 
 def test_a_limit_that_nobody_keeps_is_refused_with_the_key(tmp_path):
-    with pytest.raises(InputError, match="raise filters.max_user_events 1"):
+    with pytest.raises(InputError, match=r"raise filters\.max_user_events 1"):
         run([write_csv(tmp_path / "log.csv", shop())], tmp_path / "data", filters={"max_user_events": 1})
     with pytest.raises(ConfigError, match="max_user_events 2 is below min_user_events 3"):
         run([tmp_path / "log.csv"], tmp_path / "data", filters={"max_user_events": 2, "min_user_events": 3})
@@ -75,3 +81,162 @@ def test_keys_that_came_later_leave_the_fingerprint_alone_at_their_defaults(tmp_
     limited = run([tmp_path / "log.csv"], tmp_path / "limited", filters={"max_user_events": 1000})
     assert limited.manifest.fingerprint != FINGERPRINT
     assert collections.Counter(map(str, contents(limited))) == collections.Counter(map(str, contents(data)))
+
+
+def orders(users: int = 12):
+    """Each user's baskets 0, 1, 2, 3 of three items at one time; p and q stand together in last baskets alone."""
+    rows = [
+        event(f"u{user}", f"i{(user + 3 * basket + place) % 11}", 1000 * basket + user)
+        for user in range(users)
+        for basket in range(3)
+        for place in range(3)
+    ]
+    return rows + [event(f"u{user}", item, 3000 + user) for user in range(users) for item in ("i1", "p", "q")]
+
+
+LAST_BASKET = {"kind": "leave_last_basket"}
+WITH_MICROSECONDS = ["2020-01-01T00:00:00.1", "2020-01-01T00:00:01.1", "2020-01-01T00:00:02.1", "2020-01-01T00:00:02.9"]
+
+
+def test_the_last_basket_is_test_and_the_one_before_validation(tmp_path):
+    data = run([write_csv(tmp_path / "log.csv", orders())], tmp_path / "data", split=LAST_BASKET)
+    for _, train_end, valid_end, tokens in contents(data):
+        assert (train_end, valid_end, len(tokens)) == (6, 9, 12)
+        assert [len({time for _, time, _ in part}) for part in (tokens[:6], tokens[6:9], tokens[9:])] == [2, 1, 1]
+        assert [item for item, *_ in tokens[9:]] == ["i1", "p", "q"]
+    text = report(inspect(data))
+    assert "split leave_last_basket: of a user's baskets the last is test, the one before validation" in text
+    assert data.manifest.split.model_dump() == {"kind": "leave_last_basket", "train_end": None, "valid_end": None, "last": 1}
+
+
+def test_nothing_is_counted_of_the_baskets_held_out(tmp_path):
+    data = run([write_csv(tmp_path / "log.csv", orders())], tmp_path / "data", split=LAST_BASKET)
+    items = data.items().to_pydict()
+    counts = dict(zip(items["id"], items["count"]))
+    assert (counts["p"], counts["q"]) == (0, 0)
+    graph = data.graph()
+    assert graph is not None
+    for planted in (items["id"].index("p"), items["id"].index("q")):
+        assert graph.offsets[planted] == graph.offsets[planted + 1]
+        assert planted not in graph.neighbours
+
+
+@pytest.mark.parametrize("protocol", ["next_basket", "period"])
+def test_a_view_asks_for_the_whole_last_basket_and_sees_all_before(tmp_path, protocol):
+    data = run([write_csv(tmp_path / "log.csv", orders())], tmp_path / "data", split=LAST_BASKET)
+    customers, newcomers = find_views(data, DataConfig(path="unused", basket="time"), "test")
+    assert (len(customers), len(newcomers)) == (12, 0)
+    batch = customers.batch(0, 12)
+    items, row = batch.relevant[protocol]
+    assert [sorted(data.item_ids(items[row == one])) for one in range(12)] == [["i1", "p", "q"]] * 12
+    assert np.bincount(batch.history_row).tolist() == [9] * 12
+
+
+def test_users_with_two_baskets_are_training_as_a_whole_and_a_second_is_one_basket(tmp_path):
+    rows = [event("two", f"i{place}", 10 * (place // 2)) for place in range(4)]
+    rows += [event("three", f"i{place}", when) for place, when in enumerate(WITH_MICROSECONDS)]
+    data = run([write_csv(tmp_path / "log.csv", rows)], tmp_path / "data", split=LAST_BASKET)
+    assert {user: (train, valid) for user, train, valid, _ in contents(data)} == {"two": (4, 4), "three": (1, 2)}
+    both = run([tmp_path / "log.csv"], tmp_path / "both", split=LAST_BASKET | {"last": 2})
+    assert both.manifest.counts.test_events == 0
+
+
+def test_leave_one_out_over_baskets_is_refused_with_the_line_to_type(tmp_path):
+    log = write_csv(tmp_path / "log.csv", orders())
+    with pytest.raises(InputError, match=r"12 of 12 users .* type --split\.kind leave_last_basket, or --split\.ties keep"):
+        run([log], tmp_path / "data", split={"kind": "leave_one_out"})
+    assert not (tmp_path / "data").exists()
+    data = run([log], tmp_path / "data", split={"kind": "leave_one_out", "ties": "keep"})
+    assert data.manifest.counts.test_events == 12
+
+
+def test_a_tie_in_training_or_of_few_users_is_no_reason_to_refuse(tmp_path):
+    rows = [event(f"u{user}", f"i{place}", 10 * max(1, place)) for user in range(30) for place in range(5)]
+    rows += [event(f"u{user}", "i9", 40) for user in range(2)]
+    data = run([write_csv(tmp_path / "log.csv", rows)], tmp_path / "data", split={"kind": "leave_one_out"})
+    assert data.manifest.counts.test_events == 30
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        ({"kind": "leave_last_basket", "test_from": "2020-01-01"}, "leave_last_basket has no cuts in time"),
+        ({"kind": "leave_last_basket", "ties": "keep"}, "ties is of kind leave_one_out"),
+    ],
+)
+def test_keys_of_another_kind_of_split_are_refused(tmp_path, split, said):
+    with pytest.raises(ConfigError, match=said):
+        run([tmp_path / "log.csv"], tmp_path / "data", split=split)
+
+
+def listed(tmp_path, rows, said=None, **filters):
+    write_csv(tmp_path / "log.csv", rows)
+    config = config_of([tmp_path / "log.csv"], filters=filters)
+    prepare(config, tmp_path, tmp_path / "data", (said if said is not None else []).append)
+    return DataSet.open(tmp_path / "data")
+
+
+@pytest.mark.parametrize("form", ["lines", "windows", "gz", "csv", "parquet"])
+def test_users_and_items_are_kept_and_left_out_by_lists_in_files(tmp_path, form):
+    write_csv(tmp_path / "log.csv", shop())
+    for name, ids in {"users": ["u1", "u2", "u3", "gone"], "items": ["i0", "i0", "i4"]}.items():
+        if form == "lines":
+            (tmp_path / name).write_text("\n".join(ids) + "\n\n")
+        elif form == "windows":
+            (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + "\r\n".join(ids).encode())
+        elif form == "gz":
+            (tmp_path / f"{name}.gz").write_bytes(gzip.compress("\n".join(ids).encode()))
+        elif form == "csv":
+            (tmp_path / f"{name}.csv").write_text("no;id\n" + "".join(f"1;{each}\n" for each in ids))
+        else:
+            pq.write_table(pa.table({"id": ids}), tmp_path / f"{name}.parquet")
+    ending = {"gz": ".gz", "csv": ".csv", "parquet": ".parquet"}.get(form, "")
+    column = {"column": "id"} if form in ("csv", "parquet") else {}
+    column |= {"delimiter": ";"} if form == "csv" else {}
+    said: list[str] = []
+    lists = {"keep_users": {"file": f"users{ending}", **column}, "drop_items": {"file": f"items{ending}", **column}}
+    data = listed(tmp_path, shop(), said, **lists)
+    expected = {user: [f"i{(int(user[1]) + place) % 7}" for place in range(8)] for user in ("u1", "u2", "u3")}
+    assert events_of(data) == {user: [item for item in items if item not in ("i0", "i4")] for user, items in expected.items()}
+    assert data.manifest.cleaning["not in filters.keep_users"] == 7 * 8 + 30
+    assert data.manifest.cleaning["in filters.drop_items"] == sum(
+        item in ("i0", "i4") for own in expected.values() for item in own
+    )
+    assert "warning: filters.keep_users: 1 of 4 ids are not in the log, such as 'gone'" in said
+    assert not any("drop_items" in line and "not in the log" in line for line in said)
+    assert "users" not in str(data.manifest.config["filters"])
+
+
+def test_the_other_two_lists(tmp_path):
+    (tmp_path / "users").write_text("bot\n")
+    (tmp_path / "items").write_text("i1\ni2\n")
+    data = listed(tmp_path, shop(), drop_users="users", keep_items="items")
+    assert "bot" not in events_of(data)
+    assert sorted(data.items()["id"].to_pylist()) == ["i1", "i2"]
+
+
+@pytest.mark.parametrize(
+    ("content", "filters", "said"),
+    [
+        ("x\n", {"keep_users": "list"}, r"(?s)row 1 of .*log\.csv: column 'user' = 'u0'.*check filters\.keep_users"),
+        ("\n \n", {"drop_users": "list"}, r"list holds no id; leave the key out"),
+        ("", {"drop_users": "list"}, r"list: the file is empty"),
+        ("x\n", {"drop_users": "lst"}, r"filters\.drop_users: no such file"),
+    ],
+)
+def test_lists_that_cannot_be_meant(tmp_path, content, filters, said):
+    (tmp_path / "list").write_text(content)
+    with pytest.raises(InputError, match=said):
+        listed(tmp_path, shop(), **filters)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_table_needs_its_column_and_a_list_has_none(tmp_path):
+    (tmp_path / "list.csv").write_text("user\nbot\n")
+    (tmp_path / "list.txt").write_text("bot\n")
+    with pytest.raises(ConfigError, match=r"name the column of the ids: \{file: list\.csv, column: \.\.\.\}"):
+        listed(tmp_path, shop(), drop_users="list.csv")
+    with pytest.raises(ConfigError, match=r"filters\.drop_users\.column: .*leave it out"):
+        listed(tmp_path, shop(), drop_users={"file": "list.txt", "column": "user"})
+    with pytest.raises(InputError, match=r"no column 'usr', which filters\.drop_users\.column names; did you mean user"):
+        listed(tmp_path, shop(), drop_users={"file": "list.csv", "column": "usr"})
