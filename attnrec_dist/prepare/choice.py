@@ -1,4 +1,4 @@
-"""Which events are learnt from, and which are held out: duplicates, customers and items left out, the split."""
+"""Which events are learnt from, and which are held out: baskets, duplicates, users and items left out, the split."""
 
 from __future__ import annotations
 
@@ -12,9 +12,20 @@ from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.engine import DuckEngine
 from attnrec_dist.prepare.report import KEPT, day
 from attnrec_dist.prepare.sections import moment
+from attnrec_dist.timestamps import seconds
 
 Progress = Callable[[str], None]
 MOST_CUT = 0.1  # share of the users; a log of clicks has a few such ties
+
+
+def join_baskets(engine: DuckEngine, config: PrepareConfig, progress: Progress) -> None:
+    """Gives the events of a basket one time, where baskets.gap says what one is."""
+    gap = config.baskets.gap
+    if gap is None:
+        return
+    engine.table("events", steps.joined_in_baskets(len(config.columns.numeric), seconds(gap)))
+    baskets = engine.row("SELECT count(*) FROM (SELECT DISTINCT u, us FROM events) AS a")[0]
+    progress(f"baskets.gap {gap}: {count(engine):,} events in {baskets:,} baskets")
 
 
 def drop_duplicates(engine: DuckEngine, config: PrepareConfig) -> int:

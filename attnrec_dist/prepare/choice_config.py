@@ -1,13 +1,15 @@
-"""The keys of a configs/prepare/*.yaml file that choose what is learnt from: the filters and the split. choice.py does it."""
+"""The keys of a configs/prepare/*.yaml file that choose what is learnt from: filters, baskets, the split. choice.py does it."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from attnrec_dist.prepare.examples_config import Duration
 from attnrec_dist.prepare.sections import moment
 from attnrec_dist.settings import Section
+from attnrec_dist.timestamps import seconds
 
 
 class Bounds(Section):
@@ -24,6 +26,7 @@ class Bounds(Section):
 
 
 ID_LISTS = ("keep_users", "drop_users", "keep_items", "drop_items")  # keys of FiltersSection
+LONGEST_GAP = 100 * 366 * 86_400  # seconds
 _CORE = "repeated with its sibling until both hold; split time: in the training part, later parts stay whole; else everywhere"
 
 
@@ -67,6 +70,22 @@ class FiltersSection(Section):
         if self.max_user_events is not None and self.max_user_events < self.min_user_events:
             raise ValueError(f"max_user_events {self.max_user_events} is below min_user_events {self.min_user_events}; raise it")
         return self
+
+
+class BasketsSection(Section):
+    gap: Duration | None = Field(
+        default=None,
+        description="events of a user less than this apart, as in 30m, are one basket: all take the time of its first event, and "
+        "the order inside is lost. Baskets are found after input.start and input.end, before duplicates and the split. null: a "
+        "basket is what has one time",
+    )
+
+    @field_validator("gap")
+    @classmethod
+    def _is_no_age(cls, gap: str | None) -> str | None:
+        if gap is not None and seconds(gap) > LONGEST_GAP:
+            raise ValueError("longer than a hundred years; write one as in 30m or 12h")
+        return gap
 
 
 class SplitSection(Section):

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from attnrec_dist.prepare.choice_config import ID_LISTS, FiltersSection, SplitSection
+from attnrec_dist.prepare.choice_config import ID_LISTS, BasketsSection, FiltersSection, SplitSection
 from attnrec_dist.prepare.examples_config import FeatureSection, LabelSection, check_examples, named_events
 from attnrec_dist.prepare.sections import (
     LINE_COLUMNS,
@@ -32,6 +32,7 @@ class PrepareConfig(Section):
         default=None, description="texts about the users, for features; none is kept in the data set"
     )
     filters: FiltersSection = Field(default=FiltersSection(), description="which events stay")
+    baskets: BasketsSection = Field(default=BasketsSection(), description="which events go together in a basket")
     split: SplitSection = Field(default=SplitSection(), description="training, validation and test part")
     statistics: StatisticsSection = Field(default=StatisticsSection(), description="what is counted over the items")
     label: LabelSection | None = Field(default=None, description="which examples there are for the task ranking; null: none")
@@ -67,6 +68,8 @@ class PrepareConfig(Section):
         lines = f"input.format {self.input.format}" if is_lines else "columns.timestamp.unit place"
         if self.split.kind == "time":
             raise ValueError(f"split.kind: time needs times that users share, {lines} has places only; set it to leave_one_out")
+        if self.baskets.gap is not None:
+            raise ValueError(f"baskets.gap: {lines} has no times, so no gaps between them; leave it out")
         if self.split.kind == "leave_last_basket":
             raise ValueError(f"split.kind: {lines} has no baskets, each event its own place; set it to leave_one_out")
         if self.statistics.graph.kind == "basket":
@@ -89,6 +92,10 @@ class PrepareConfig(Section):
     @model_validator(mode="after")
     def _fitting_examples(self) -> PrepareConfig:
         check_examples(self)
+        if self.label and self.baskets.gap and any(task.kind == "follow_up" for task in self.label.all_tasks().values()):
+            raise ValueError(
+                "baskets.gap: the order inside a basket is lost, and label.kind follow_up asks for it; leave one out"
+            )
         return self
 
     @property

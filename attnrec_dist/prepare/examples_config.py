@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from attnrec_dist.prepare.as_of import seconds
 from attnrec_dist.prepare.features import FEATURES, Kind
 from attnrec_dist.settings import Section
+from attnrec_dist.timestamps import seconds
 
 if TYPE_CHECKING:
     from attnrec_dist.prepare.config import PrepareConfig

@@ -56,6 +56,7 @@ def prepare(config: PrepareConfig, base_dir: Path, output: Path, progress: Progr
         id_lists.tell_unknown(engine, lists, progress)
         findings = suspects.kinds_left_out(engine, config.columns.event)
         types = encode(engine, config)
+        choice.join_baskets(engine, config, progress)
         left_out["duplicate"] = choice.drop_duplicates(engine, config)
         check_cells(engine, config, sources)
         split = choice.filter_and_split(engine, config, left_out, progress)

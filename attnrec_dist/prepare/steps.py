@@ -52,6 +52,16 @@ def encoded(types: list[str], numeric: int) -> str:
         WHERE reason IS NULL"""
 
 
+def joined_in_baskets(numeric: int, gap: int) -> str:
+    """Events of a user less than `gap` seconds after the one before take the time of the first of them."""
+    begins = f"coalesce(us - lag(us) OVER own >= {gap * 1_000_000}, true)"
+    others = ", ".join(["e", *numbers(numeric)])
+    return f"""
+        SELECT u, i, max(CASE WHEN begins THEN us END) OVER own AS us, {others}
+        FROM (SELECT *, {begins} AS begins FROM events WINDOW own AS (PARTITION BY u ORDER BY us)) AS a
+        WINDOW own AS (PARTITION BY u ORDER BY us)"""
+
+
 def distinct(numeric: int) -> str:
     """One row of each (user, item, time, event): the one whose numbers come first."""
     if not numeric:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import collections
 import gzip
+import tempfile
+from pathlib import Path
 
+import hypothesis.strategies as st
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
 from prepare_helpers import config_of, contents, run, write_csv
 
 from attnrec_dist.data.config import DataConfig
@@ -17,6 +21,7 @@ from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.views import find_views
 from attnrec_dist.errors import ConfigError, InputError
 from attnrec_dist.evaluation.data_report import report
+from attnrec_dist.inference.histories import MICROSECONDS, in_baskets, read_histories
 from attnrec_dist.prepare.pipeline import prepare
 
 FINGERPRINT = "e35a34a46129c6d69257cdd71baaf5155a5e4b97769e39ba56e4d0dedaf9d41d"  # of shop() without any of the keys below
@@ -240,3 +245,92 @@ def test_a_table_needs_its_column_and_a_list_has_none(tmp_path):
         listed(tmp_path, shop(), drop_users={"file": "list.txt", "column": "user"})
     with pytest.raises(InputError, match=r"no column 'usr', which filters\.drop_users\.column names; did you mean user"):
         listed(tmp_path, shop(), drop_users={"file": "list.csv", "column": "usr"})
+
+
+def with_baskets_by_hand(rows, gap):
+    """The same rows with the times that baskets of this gap (seconds) have, one user and one event at a time."""
+    joined = []
+    for user in {row["user"] for row in rows}:
+        start = last = None
+        for row in sorted((row for row in rows if row["user"] == user), key=lambda row: float(row["time"])):
+            time = float(row["time"])
+            if last is None or not time - last < gap:
+                start = row["time"]
+            last = time
+            joined.append({**row, "time": start})
+    return joined
+
+
+quarters = st.tuples(st.sampled_from("abc"), st.sampled_from("xyz"), st.integers(-40, 200))
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(quarters, min_size=1, max_size=25), st.sampled_from([1, 5, 60]), st.booleans())
+def test_baskets_by_a_gap_are_those_found_by_hand(rows, gap, drop_duplicates):
+    rows = [{"user": user, "item": item, "time": f"{time / 4:.2f}"} for user, item, time in rows]
+    sections = {"filters": {"drop_duplicates": drop_duplicates}, "split": {"train": 1, "validation": 0, "test": 0}}
+    with tempfile.TemporaryDirectory() as folder:
+        there = Path(folder)
+        found = run([write_csv(there / "log.csv", rows)], there / "data", baskets={"gap": f"{gap}s"}, **sections)
+        by_hand = run([write_csv(there / "joined.csv", with_baskets_by_hand(rows, gap))], there / "by_hand", **sections)
+        assert contents(found) == contents(by_hand)
+        assert found.manifest.cleaning == by_hand.manifest.cleaning
+        assert found.manifest.fingerprint == by_hand.manifest.fingerprint
+
+
+def test_lines_seconds_apart_are_one_basket_for_the_graph_and_the_split(tmp_path):
+    rows = [{**row, "time": str(int(row["time"]) * 100 + place % 3)} for place, row in enumerate(orders())]
+    log = write_csv(tmp_path / "log.csv", rows)
+    apart = run([log], tmp_path / "apart")
+    joined = run([log], tmp_path / "joined", baskets={"gap": "5s"}, split=LAST_BASKET)
+    kinds = [data.manifest.config["statistics"]["graph"]["kind"] for data in (apart, joined)]
+    assert kinds == ["next", "basket"]
+    assert {(train, valid, len(tokens)) for _, train, valid, tokens in contents(joined)} == {(6, 9, 12)}
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(-9, 60)), max_size=30), st.integers(1, 9))
+def test_histories_are_joined_as_the_log_is(events, gap):
+    events.sort()
+    rows = [{"user": str(row), "time": str(time)} for row, time in events]
+    by_hand = sorted((int(each["user"]), int(each["time"])) for each in with_baskets_by_hand(rows, gap))
+    row, times = (np.array([event[part] for event in events], np.int64) for part in range(2))
+    assert in_baskets(times * MICROSECONDS, row, gap).tolist() == [time * MICROSECONDS for _, time in by_hand]
+    assert in_baskets(times, row, None) is times
+
+
+def test_fresh_histories_of_a_data_set_with_a_gap_have_its_baskets(tmp_path):
+    data = run([write_csv(tmp_path / "log.csv", orders())], tmp_path / "data", baskets={"gap": "1m"})
+    (tmp_path / "fresh.csv").write_text("user,item,timestamp\nnew,i2,100\nnew,i1,159\nnew,i3,219\n")
+    fresh = read_histories(tmp_path / "fresh.csv", data, DataConfig(path="unused"))
+    assert fresh.times.tolist() == [100, 100, 219]
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"baskets": {"gap": "30"}}, "write a whole number and a unit, as in 45s, 30m"),
+        ({"baskets": {"gap": "0m"}}, "length above 0"),
+        ({"baskets": {"gap": "99999999w"}}, "longer than a hundred years"),
+        (
+            {
+                "baskets": {"gap": "5m"},
+                "split": {"kind": "leave_one_out"},
+                "columns": {"timestamp": {"name": "time", "unit": "place"}},
+            },
+            r"baskets\.gap: columns\.timestamp\.unit place has no times",
+        ),
+        (
+            {
+                "baskets": {"gap": "5m"},
+                "columns": {"event": "event"},
+                "label": {"kind": "follow_up", "on": ["view"], "events": ["buy"], "within": "1d"},
+                "features": {"hour": {"kind": "hour"}},
+            },
+            r"baskets\.gap: the order inside a basket is lost",
+        ),
+    ],
+)
+def test_gaps_that_cannot_be_are_refused(tmp_path, sections, said):
+    with pytest.raises(ConfigError, match=said):
+        run([tmp_path / "log.csv"], tmp_path / "data", **sections)
