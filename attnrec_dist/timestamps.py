@@ -20,6 +20,7 @@ AFTER_CLOCK = "substr(stamp, 17)"  # what follows `2026-03-01 10:00`: seconds, f
 
 FURTHEST = 100_000_000_000  # seconds either side of 1970: beyond it, the unit is wrong
 UNITS = {"s": 1, "ms": 1000, "us": 1_000_000, "ns": 1_000_000_000}  # a second, in each
+DURATIONS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}  # seconds
 DECIMAL = "TRY_CAST(stamp AS DECIMAL(26, 6))"
 
 # How a value that `auto` reads is written, to be counted. The doubtful ones may be no unix time at all.
@@ -210,3 +211,11 @@ def _zoned(local: str, time_zone: str) -> str:
 
 def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
+
+
+def seconds(duration: str) -> int:
+    """
+    >>> seconds("7d"), seconds("12h"), seconds("90s")
+    (604800, 43200, 90)
+    """
+    return int(duration[:-1]) * DURATIONS[duration[-1]]

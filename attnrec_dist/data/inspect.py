@@ -95,7 +95,7 @@ class Inspection:
 
     @property
     def cold(self) -> np.ndarray:
-        """[V_all] items without a training event: those outside the catalogue and, with leave_one_out, some inside."""
+        """[V_all] items without a training event: those outside the catalogue and, where the split is by user, some inside."""
         return self.item_counts == 0
 
     @property

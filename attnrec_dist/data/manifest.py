@@ -14,6 +14,7 @@ from attnrec_dist.data.example_format import EXAMPLE_PARTS, ExamplesSpec, Shard
 from attnrec_dist.errors import DataError, StorageError
 from attnrec_dist.settings import Section
 from attnrec_dist.stored import NotAFileError, as_schema, read_tree
+from attnrec_dist.timestamps import seconds
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -22,7 +23,7 @@ TABLES = ("items.parquet", "users.parquet")
 DAILY, GRAPH = "daily.arrow", "graph.arrow"
 NUMERIC_PREFIX = "numeric."
 IN_BASKETS = "training events in baskets of several items"  # of `statistics`, where the graph's kind was chosen
-SECTIONS = ("columns", "input", "statistics", "filters")
+SECTIONS = ("columns", "input", "statistics", "filters", "baskets")
 SHA256 = r"^[0-9a-f]{64}$"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
@@ -37,10 +38,15 @@ class Counts(Section):
 
 
 class Split(Section):
-    kind: Literal["time", "leave_one_out"]
-    train_end: int | None = Field(description="unix second at which the validation part begins; null for leave_one_out")
-    valid_end: int | None = Field(description="unix second at which the test part begins; null for leave_one_out")
-    last: int = Field(default=1, description="leave_one_out: how many of a user's last events are test, and as many validation")
+    kind: Literal["time", "leave_one_out", "leave_last_basket"]
+    train_end: int | None = Field(description="unix second at which the validation part begins; null but for kind time")
+    valid_end: int | None = Field(description="unix second at which the test part begins; null but for kind time")
+    last: int = Field(default=1, description="how many of a user's last events (baskets) are test, and as many validation")
+
+    @property
+    def is_by_user(self) -> bool:
+        """Whether each user has cuts of their own: leave_one_out and leave_last_basket."""
+        return self.kind != "time"
 
 
 class Manifest(Section):
@@ -74,6 +80,12 @@ class Manifest(Section):
         return self
 
     @property
+    def basket_gap(self) -> int | None:
+        """Seconds between baskets, where the log's events were joined by them (baskets.gap)."""
+        gap = self.config.get("baskets", {}).get("gap")
+        return None if gap is None else seconds(gap)
+
+    @property
     def times_are_places(self) -> bool:
         """Whether the log had no times, so that the place of an event, or of its basket, in its user's history stands for one."""
         columns = self.config.get("columns", {}).get("timestamp")
@@ -97,8 +109,10 @@ def _what_must_hold(manifest: Manifest) -> Iterator[tuple[str, bool]]:
     yield "nothing is told of the graph's kind", GRAPH not in rows or {"kind", "within"} <= dict(graph).keys()
     yield "names are given twice", all(len(set(names)) == len(names) for names in (manifest.event_types, manifest.numeric))
     yield "more event types than one byte tells apart", len(manifest.event_types) <= 128
+    gap = manifest.config.get("baskets", {}).get("gap")
+    yield "the gap between baskets", gap is None or re.fullmatch("[0-9]{1,10}[smhdw]", str(gap)) is not None
     cuts = (split.train_end, split.valid_end)
-    yield "the split's cuts", cuts == (None, None) if split.kind == "leave_one_out" else None not in cuts and cuts[0] <= cuts[1]  # type: ignore[operator]
+    yield "the split's cuts", cuts == (None, None) if split.is_by_user else None not in cuts and cuts[0] <= cuts[1]  # type: ignore[operator]
     yield "start_time is after end_time", manifest.start_time <= manifest.end_time
     if spec is not None:
         of_parts = {part: sum(shard.rows for shard in shards) for part, shards in spec.shards.items()}

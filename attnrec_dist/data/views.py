@@ -81,8 +81,8 @@ class Views:
         )
 
     def _asked_at(self, times: np.ndarray, row: np.ndarray, count: int) -> np.ndarray:
-        """The cut; where a history reaches beyond it, or each customer has a cut of his own (leave-one-out), its newest event."""
-        newest = np.full(count, 0 if self.data.manifest.split.kind == "leave_one_out" else self.now)
+        """The cut; where a history reaches beyond it, or each customer has a cut of his own (leave_one_out), its newest event."""
+        newest = np.full(count, 0 if self.data.manifest.split.is_by_user else self.now)
         np.maximum.at(newest, row, times)
         return newest
 

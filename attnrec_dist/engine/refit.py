@@ -30,9 +30,9 @@ def refit_overrides(run: RunDir, data: Any) -> dict[str, Any]:
     refuse_other_keys(best, read_marker(best), read_yaml(run.config))
     manifest = read_manifest(data)
     held_back = manifest.counts.validation_events
-    if held_back and manifest.split.kind == "leave_one_out":
+    if held_back and manifest.split.is_by_user:
         raise DataError(
-            f"{data}: leave_one_out keeps events of every customer for validation, so there is nothing to refit on; use "
+            f"{data}: {manifest.split.kind} keeps events of every customer for validation, so there is nothing to refit on; use "
             f"{run.path} as it is, or prepare a log that has times with split.kind time"
         )
     if held_back:
@@ -52,7 +52,7 @@ def chosen_epochs(run: RunDir) -> float:
     by_others = step * statistics.median(epoch / of for of, epoch in epochs.items() if of > 0)
     if abs(epochs[step] - by_others) > 0.01 * by_others + ROUNDED:
         raise RunDirError(
-            f"{run.metrics}: damaged: step {step} has epoch {epochs[step]:g}, by the other steps it was {by_others:.4g}; put that right "
-            "in the file"
+            f"{run.metrics}: damaged: step {step} has epoch {epochs[step]:g}, by the other steps it was {by_others:.4g}; put "
+            "that right in the file"
         )
     return epochs[step]

@@ -60,7 +60,9 @@ def _parts(found: Inspection) -> str:
     if manifest.split.train_end is None or manifest.split.valid_end is None:
         last = manifest.split.last
         which = "last is test, the one" if last == 1 else f"last {last} are test, the {last}"
-        text = f"{table(rows)}\n" + paragraph(f"split leave_one_out: of a user's events the {which} before validation", "  ", "")
+        what = "baskets" if manifest.split.kind == "leave_last_basket" else "events"
+        said = f"split {manifest.split.kind}: of a user's {what} the {which} before validation"
+        text = f"{table(rows)}\n" + paragraph(said, "  ", "")
         if manifest.times_are_places:
             return text + "\nno times in the log: an event's place in its user's history stands for one"
         return text + f"\ntimes from {when(manifest.start_time)} to {when(manifest.end_time)}"

@@ -109,6 +109,7 @@ def read_histories(
     events = _texts(path, table, EVENT) if EVENT in table.column_names else None
     columns = {EVENT: event_codes(events, len(table), data, config, f"{path}: column {EVENT}")}
     order = np.lexsort((items, times, row))
+    times[order] = in_baskets(times[order], row[order], data.manifest.basket_gap)
     return CustomerHistories(
         [str(name) for name in names],
         data.user_index([str(name) for name in names]),
@@ -117,6 +118,15 @@ def read_histories(
         times[order] // MICROSECONDS,
         {name: column[order] for name, column in columns.items()},
     )
+
+
+def in_baskets(times: np.ndarray, row: np.ndarray, gap: int | None) -> np.ndarray:
+    """Times as baskets.gap has them in the log: those less than `gap` seconds after the one before in the row become the first of
+    them. int64 [S] microseconds, in order within each row; None: as they are."""
+    if gap is None or not len(times):
+        return times
+    begins = np.append(True, (np.diff(times) >= gap * MICROSECONDS) | (np.diff(row) != 0))
+    return times[np.maximum.accumulate(np.where(begins, np.arange(len(times)), 0))]
 
 
 def time_rule(data: DataSet) -> TimeRule:

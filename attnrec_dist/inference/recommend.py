@@ -26,6 +26,7 @@ from attnrec_dist.inference.histories import (
     MICROSECONDS,
     CustomerHistories,
     event_codes,
+    in_baskets,
     read_histories,
     read_lines,
     stored_histories,
@@ -112,8 +113,9 @@ class Recommender:
         by_time = np.argsort(stamps, kind="stable")
         row = np.zeros(len(items), np.int64)
         codes = event_codes(events, len(items), self.trained.data, self.trained.config, "events")
-        columns, seconds = {"event": codes[by_time]}, stamps[by_time] // MICROSECONDS
         is_timed = times is not None
+        stamps = in_baskets(stamps[by_time], row, self.trained.data.manifest.basket_gap if is_timed else None)
+        columns, seconds = {"event": codes[by_time]}, stamps // MICROSECONDS
         histories = CustomerHistories(["the customer"], np.array([-1]), row, items[by_time], seconds, columns, is_timed)
         barred = self.known_items(exclude)
         lists = next(iter(self.lists(histories.known_only(self.num_items), int(top_k), barred, new_only)))

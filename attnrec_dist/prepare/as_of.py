@@ -9,16 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from attnrec_dist.timestamps import seconds
+
 KEYS = {"user": ("u",), "item": ("i",), "user_item": ("u", "i")}
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-
-
-def seconds(duration: str) -> int:
-    """
-    >>> seconds("7d"), seconds("12h"), seconds("90s")
-    (604800, 43200, 90)
-    """
-    return int(duration[:-1]) * UNITS[duration[-1]]
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,17 @@ Numbers and times are matched by a regular expression before they are cast, beca
 
 from __future__ import annotations
 
+from attnrec_dist.prepare.choice_config import ID_LISTS, Bounds
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.input_sections import LINE_FORMATS
 from attnrec_dist.prepare.joined import UNMATCHED
 from attnrec_dist.prepare.reading import DAMAGED
-from attnrec_dist.prepare.sections import Bounds, EventColumn, TimestampColumn, moment
+from attnrec_dist.prepare.sections import EventColumn, TimestampColumn, moment
 from attnrec_dist.prepare.sql import NUMBER, text, with_point
 from attnrec_dist.timestamps import form, microseconds
 
+# Key of filters: reason.
+LISTED = {key: f"{'not ' if key.startswith('keep') else ''}in filters.{key}" for key in ID_LISTS}
 # In the order in which they are looked for; a row is counted under the first that applies.
 REASONS = (
     "damaged row",
@@ -27,7 +30,9 @@ REASONS = (
     "out of bounds",
     "before input.start",
     "after input.end",
+    *LISTED.values(),
     "duplicate",
+    "above max_user_events",
     "below min_item_events or min_user_events",
 )
 UNUSABLE = REASONS[:7]  # damage, as against the rows that the config filters out on purpose
@@ -155,6 +160,10 @@ def reason(config: PrepareConfig) -> str:
         tests.append((f"us < {moment(config.input.start, zone) * 1_000_000}", "before input.start"))
     if config.input.end is not None:
         tests.append((f"us >= {moment(config.input.end, zone) * 1_000_000}", "after input.end"))
+    for key in [key for key in ID_LISTS if getattr(config.filters, key) is not None]:
+        verb, _, whose = key.partition("_")
+        column = "user_id" if whose == "users" else "item_id"
+        tests.append((f"{column} {'NOT ' if verb == 'keep' else ''}IN (SELECT id FROM {key})", LISTED[key]))
     return "CASE " + " ".join(f"WHEN {test} THEN {text(name)}" for test, name in tests) + " END"
 
 

@@ -6,16 +6,15 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from attnrec_dist.prepare.choice_config import ID_LISTS, BasketsSection, FiltersSection, SplitSection
 from attnrec_dist.prepare.examples_config import FeatureSection, LabelSection, check_examples, named_events
 from attnrec_dist.prepare.input_sections import LINE_FORMATS, EntityFile, InputSection, ItemsSection
 from attnrec_dist.prepare.sections import (
     LINE_COLUMNS,
     ColumnsSection,
     EngineSection,
-    FiltersSection,
     GraphSection,
     OutputSection,
-    SplitSection,
     StatisticsSection,
     check_event_kinds,
 )
@@ -30,6 +29,7 @@ class PrepareConfig(Section):
         default=None, description="texts about the users, for features; none is kept in the data set"
     )
     filters: FiltersSection = Field(default=FiltersSection(), description="which events stay")
+    baskets: BasketsSection = Field(default=BasketsSection(), description="which events go together in a basket")
     split: SplitSection = Field(default=SplitSection(), description="training, validation and test part")
     statistics: StatisticsSection = Field(default=StatisticsSection(), description="what is counted over the items")
     label: LabelSection | None = Field(default=None, description="which examples there are for the task ranking; null: none")
@@ -65,6 +65,10 @@ class PrepareConfig(Section):
         lines = f"input.format {self.input.format}" if is_lines else f"columns.timestamp.unit {self.columns.timestamp.unit}"
         if self.split.kind == "time":
             raise ValueError(f"split.kind: time needs times that users share, {lines} has places only; set it to leave_one_out")
+        if self.baskets.gap is not None:
+            raise ValueError(f"baskets.gap: {lines} has no times, so no gaps between them; leave it out")
+        if self.split.kind == "leave_last_basket" and self.has_no_baskets:
+            raise ValueError(f"split.kind: {lines} has no baskets, each event its own place; set it to leave_one_out")
         if self.statistics.graph.kind == "basket" and self.has_no_baskets:
             raise ValueError(f"statistics.graph.kind: {lines} has no baskets, each event its own place; set it to next or none")
         if is_lines and self.filters.where:
@@ -85,6 +89,10 @@ class PrepareConfig(Section):
     @model_validator(mode="after")
     def _fitting_examples(self) -> PrepareConfig:
         check_examples(self)
+        if self.label and self.baskets.gap and any(task.kind == "follow_up" for task in self.label.all_tasks().values()):
+            raise ValueError(
+                "baskets.gap: the order inside a basket is lost, and label.kind follow_up asks for it; leave one out"
+            )
         return self
 
     @property
@@ -103,4 +111,7 @@ class PrepareConfig(Section):
     def without_paths(self) -> dict[str, Any]:
         """What the manifest keeps: all that shapes the result, nothing that names this machine."""
         files: dict[str, Any] = {"input": {"files": True, "join": {"file"}}, "items": {"file"}, "users": {"file"}}
+        files["filters"] = set(ID_LISTS)
+        if self.filters.max_user_events is None:  # the key came later than the fingerprint
+            files["filters"].add("max_user_events")
         return self.model_dump(mode="json", exclude=files | {"output": True, "engine": True})

@@ -182,7 +182,7 @@ class ExampleMaker:
         joins = []
         for of, columns in wanted.items():
             # Without one cut in time another user's later part may be earlier: of items only the training part is known.
-            only_train = of == "item" and self.config.split.kind == "leave_one_out"
+            only_train = of == "item" and self.config.split.is_by_user
             log = f"(SELECT * FROM log WHERE part = {TRAIN})" if only_train else "log"
             self.engine.table(f"known_{of}", known(of, columns, log, "examples"))
             joins.append(f"JOIN known_{of} USING ({', '.join((*KEYS[of], 's'))})")

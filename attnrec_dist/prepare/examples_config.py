@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from attnrec_dist.prepare.as_of import seconds
 from attnrec_dist.prepare.features import FEATURES, Kind
 from attnrec_dist.settings import Section
+from attnrec_dist.timestamps import seconds
 
 if TYPE_CHECKING:
     from attnrec_dist.prepare.config import PrepareConfig
@@ -169,7 +169,7 @@ def _check_name(name: str) -> None:
 
 def check_examples(config: PrepareConfig) -> None:
     """Cross-checks of label and features with the other sections. Raises ValueError."""
-    label, leave_one_out = config.label, config.split.kind == "leave_one_out"
+    label, is_by_user = config.label, config.split.is_by_user
     if label is None:
         if config.features:
             raise ValueError(
@@ -179,7 +179,7 @@ def check_examples(config: PrepareConfig) -> None:
     for name, task in label.all_tasks().items():
         where = "label" if task is label else f"label.tasks.{name}"
         _check_column(config, where, task.column)
-        if task.kind == "follow_up" and leave_one_out:
+        if task.kind == "follow_up" and is_by_user:
             raise ValueError(
                 f"{where}: kind follow_up needs one cut in time for all users; set split.kind: time, or another kind"
             )

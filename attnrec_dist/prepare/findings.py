@@ -16,9 +16,10 @@ MOST_SHOWN = 10
 
 ADVICE = {
     "no value": "list them in input.null_values: rows without a {whose} are left out and counted",
-    "busy user": "if it is a bot, a test, or an account that many share, leave its rows out of the log before",
-    "busy item": "if it is no product (postage, a fee, a bag), leave its rows out of the log before",
-    "rate": "if they are bots, leave their rows out of the log before",
+    "busy user": "if it is a bot, a test, or an account that many share, set filters.max_user_events: {most}, or list it in "
+    "filters.drop_users: FILE",
+    "busy item": "if it is no product (postage, a fee, a bag), list it in filters.drop_items: FILE",
+    "rate": "if they are bots, set filters.max_user_events, or list them in filters.drop_users: FILE",
     "twins": "write each id one way in the log before",
     "blanks": "set input.trim: true, or the ids of other files and of later histories will not match",
     ".0": "a table with gaps wrote whole numbers as floats: write them as text before (pandas: astype('Int64'))",
@@ -39,6 +40,7 @@ ADVICE = {
     "few": "take a longer log or a longer test part (split.test) before you trust a comparison",
     "few items": "a list of ten shows most of them: is columns.item the product, not a category?",
     "no part, time": "set split.validation_from and split.test_from within the log, or leave them out",
+    "no part, leave_last_basket": "a user needs {least} baskets for that: take a longer log, or split.kind: time",
     "no part, leave_one_out": "a user needs {least} events for that: take a longer log, or split.kind: time",
     "constant": "leave it out of columns.numeric, it tells nothing",
     "heavy": "if it stands for something else, bound it: filters.where: {{{name}: {{max: ...}}}}",

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attnrec_dist.data.example_format import SILENT
-from attnrec_dist.prepare.as_of import AsOf, known, seconds
+from attnrec_dist.prepare.as_of import AsOf, known
 from attnrec_dist.prepare.engine import DuckEngine
 from attnrec_dist.prepare.examples_config import LabelSection, TaskSection
 from attnrec_dist.prepare.features import Log
 from attnrec_dist.prepare.sql import identifier, text
 from attnrec_dist.prepare.steps import SECOND, TEST, TRAIN, VALIDATION, numbers
+from attnrec_dist.timestamps import seconds
 
 MOST_ROUNDS = 32  # of drawing again where the drawn item was taken
 STEPS = 1 << 24  # a weight's whole steps: n^exponent is cut to 1/16,777,216

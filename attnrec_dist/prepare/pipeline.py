@@ -5,6 +5,7 @@
     encodings.py  ragged.py  json_lines.py  joined.py   dialects: other encodings, damaged rows, JSON, a log in two files
     lines.py     lines whose order is the time   writing.py  tables -> files           finish.py      one shard's rows -> lists
     misread.py   a list for an item, a place taken twice
+    choice.py    what is learnt from, what is held out           id_lists.py     users and items by name
     cleaning.py  text -> values and reasons      report.py   what was left out, why    config.py      the keys
     statistics.py  daily counts, item graph      examples.py  label and features -> labelled examples (labels.py, features.py)
     suspects.py  what would spoil a model        workplace.py  built aside, synced, renamed
@@ -15,14 +16,13 @@ Memory is bounded by engine.memory_limit and by one shard; the log itself is nev
 from __future__ import annotations
 
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
-from attnrec_dist.data.manifest import Manifest, Split
-from attnrec_dist.errors import ConfigError, InputError
+from attnrec_dist.data.manifest import Manifest
+from attnrec_dist.errors import InputError
 from attnrec_dist.layout import counted
-from attnrec_dist.prepare import cleaning, lines, reading, steps, suspects
+from attnrec_dist.prepare import choice, cleaning, id_lists, lines, reading, steps, suspects
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.engine import DuckEngine
 from attnrec_dist.prepare.examples_config import named_events
@@ -31,8 +31,8 @@ from attnrec_dist.prepare.findings import LogFacts, told
 from attnrec_dist.prepare.joined import JoinedSource, load, name_in_other
 from attnrec_dist.prepare.misread import check_cells
 from attnrec_dist.prepare.reading import Source
-from attnrec_dist.prepare.report import KEPT, READ, check_times, check_usable, day, ragged_rows, summary
-from attnrec_dist.prepare.sections import MAX_EVENT_TYPES, check_event_kinds, moment
+from attnrec_dist.prepare.report import READ, check_times, check_usable, ragged_rows, summary
+from attnrec_dist.prepare.sections import MAX_EVENT_TYPES, check_event_kinds
 from attnrec_dist.prepare.workplace import workplace
 from attnrec_dist.prepare.writing import Facts, Writer
 from attnrec_dist.timestamps import FORMS
@@ -47,19 +47,24 @@ def prepare(config: PrepareConfig, base_dir: Path, output: Path, progress: Progr
     """
     sources, joined = open_log(config, base_dir)
     attributes = {name: open_entity_file(config, base_dir, name) for name in ("items", "users")}
-    inputs = [file for some in (sources, joined, *attributes.values()) for source in some for file in source.files]
+    lists = id_lists.open_lists(config, base_dir)
+    opened = (sources, joined, *attributes.values(), *lists.values())
+    inputs = [file for some in opened for source in some for file in source.files]
     with workplace(output, inputs) as place, DuckEngine(config.engine, place.scratch) as engine:
         sources = reading.readable(sources, place.scratch / "copies")
         joined = reading.readable(joined, place.scratch / "copies_of_join")
         attributes = {name: reading.readable(some, place.scratch / f"copies_of_{name}") for name, some in attributes.items()}
         if config.input.join is not None and isinstance(sources[0], JoinedSource):
             load(engine, config.input.join, joined, sources[0].theirs)
+        id_lists.load(engine, config, lists, place.scratch / "copies_of_lists")
         left_out, sources = clean(engine, config, sources, progress)
+        id_lists.tell_unknown(engine, lists, progress)
         findings = suspects.kinds_left_out(engine, config.columns.event)
         types = encode(engine, config)
-        left_out["duplicate"] = drop_duplicates(engine, config)
+        choice.join_baskets(engine, config, progress)
+        left_out["duplicate"] = choice.drop_duplicates(engine, config)
         check_cells(engine, config, sources)
-        split = filter_and_split(engine, config, left_out, progress)
+        split = choice.filter_and_split(engine, config, left_out, progress)
         number(engine, config)
         log = LogFacts(types, config.columns.numeric, split, left_out, config.without_paths(), config.has_places)
         findings += suspects.find(engine, log)
@@ -174,94 +179,7 @@ def encode(engine: DuckEngine, config: PrepareConfig) -> list[str]:
     return types
 
 
-def drop_duplicates(engine: DuckEngine, config: PrepareConfig) -> int:
-    """Returns how many rows went."""
-    if not config.filters.drop_duplicates:
-        return 0
-    before = count(engine)
-    engine.table("events", steps.distinct(len(config.columns.numeric)))
-    return before - count(engine)
-
-
-def filter_and_split(engine: DuckEngine, config: PrepareConfig, left_out: dict[str, int], progress: Progress) -> Split:
-    """Gives every event its part. Split by time, the core is sought in the training part alone; else in the whole log, first."""
-    before = count(engine)
-    if config.split.kind == "leave_one_out":
-        keep_core(engine, config, "true", progress)
-        split = Split(kind="leave_one_out", train_end=None, valid_end=None, last=config.split.last)
-        engine.table("events", steps.split_leave_one_out(len(config.columns.numeric), config.split.last))
-    else:
-        split = cut_times(engine, config)
-        engine.table("events", steps.split_in_time(split.train_end or 0, split.valid_end or 0))
-        keep_core(engine, config, f"part = {steps.TRAIN}", progress)
-    left_out[cleaning.REASONS[-1]] = before - count(engine)
-    left_out[KEPT] = count(engine)
-    check_parts(engine, config, split)
-    return split
-
-
-def cut_times(engine: DuckEngine, config: PrepareConfig) -> Split:
-    """The two cuts: given as dates, or the times of the events at which the shares are reached (ties go to the later part)."""
-    asked = config.split
-    if asked.validation_from is not None and asked.test_from is not None:
-        zone = config.columns.timestamp.time_zone
-        train_end, valid_end = moment(asked.validation_from, zone), moment(asked.test_from, zone)
-        if train_end > valid_end:
-            raise ConfigError(f"split.validation_from {asked.validation_from} is after split.test_from {asked.test_from}")
-        return Split(kind="time", train_end=train_end, valid_end=valid_end)
-    total = count(engine)
-    beyond = engine.row("SELECT max(us) // 1000000 + 1 FROM events")[0]
-    train, validation = (Fraction(str(share)) for share in (asked.train, asked.validation))  # so that .7 + .2 is .9 + 0
-    positions = (round(train * total), round((train + validation) * total))
-    cuts = [engine.row(steps.second_at(position))[0] for position in positions]
-    train_end, valid_end = (beyond if cut is None else cut for cut in cuts)
-    return Split(kind="time", train_end=train_end, valid_end=valid_end)
-
-
-def keep_core(engine: DuckEngine, config: PrepareConfig, among: str, progress: Progress) -> None:
-    """Iterated k-core: users by the items left, items by the users left, until the sets stand still (they only shrink)."""
-    filters = config.filters
-    if filters.min_item_events == 1 and filters.min_user_events == 1:
-        return
-    engine.table("core_items", f"SELECT DISTINCT i FROM events WHERE {among}")
-    previous: tuple[int, ...] = ()
-    for rounds in range(1, 10_000):
-        engine.table("core_users", steps.core_users(filters, among))
-        engine.table("core_items", steps.core_items(filters, among))
-        sizes = engine.row("SELECT (SELECT count(*) FROM core_users), (SELECT count(*) FROM core_items)")
-        if sizes == previous:
-            progress(f"{sizes[0]:,} users and {sizes[1]:,} items have enough events, after {rounds} rounds of leaving out")
-            break
-        previous = sizes
-    engine.table("events", steps.in_core(among))
-
-
-def check_parts(engine: DuckEngine, config: PrepareConfig, split: Split) -> None:
-    """Raises InputError when nothing is left to train on."""
-    total, train = engine.row(f"SELECT count(*), count(*) FILTER (WHERE part = {steps.TRAIN}) FROM events")
-    if train:
-        return
-    core = f"min_item_events {config.filters.min_item_events} and min_user_events {config.filters.min_user_events}"
-    if split.train_end is None:
-        raise InputError(f"no event is left: filters.{core} are too high for this log; lower them")
-    first, last = engine.row("SELECT min(us) // 1000000, max(us) // 1000000 FROM events") if total else (None, None)
-    if total and first == last:
-        raise InputError(
-            f"no training event is left: all {total:,} events are of {day(first)} (UTC), so no cut in time parts them; is "
-            "columns.timestamp the right column? Else set split.kind: leave_one_out"
-        )
-    span = f"; events lie between {day(first)} and {day(last)}" if total else ""
-    raise InputError(
-        f"no training event is left before {day(split.train_end)} (UTC){span}; move split.validation_from, "
-        f"raise split.train, or lower filters.{core}"
-    )
-
-
 def number(engine: DuckEngine, config: PrepareConfig) -> None:
     """Tables `catalogue` (items by number) and `row_codes` (users by row)."""
-    engine.table("catalogue", steps.catalogue(whole=config.split.kind == "leave_one_out"))
+    engine.table("catalogue", steps.catalogue(whole=config.split.is_by_user))
     engine.table("row_codes", steps.rows())
-
-
-def count(engine: DuckEngine) -> int:
-    return int(engine.row("SELECT count(*) FROM events")[0])

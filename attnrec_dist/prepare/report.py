@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from attnrec_dist.data.manifest import Manifest
 from attnrec_dist.errors import InputError
 from attnrec_dist.layout import counted, paragraph
-from attnrec_dist.prepare.cleaning import REASONS, UNUSABLE, dated, number_columns, offenders, parsed, wanted_columns
+from attnrec_dist.prepare.cleaning import LISTED, REASONS, UNUSABLE, dated, number_columns, offenders, parsed, wanted_columns
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.lines import located
 from attnrec_dist.prepare.ragged import SHOWN
@@ -30,6 +30,7 @@ _HINTS = {
     "out of bounds": "check filters.where",
     "before input.start": "check input.start and columns.timestamp.unit",
     "after input.end": "check input.end and columns.timestamp.unit",
+    **{reason: f"check filters.{key}: it must hold ids just as the log has them" for key, reason in LISTED.items()},
 }
 
 
@@ -216,6 +217,7 @@ def _suspects(config: PrepareConfig, why: str) -> list[str]:
         "before input.start": ["stamp"],
         "after input.end": ["stamp"],
         "unknown event": ["event"],
+        **{reason: ["user_id" if key.endswith("users") else "item_id"] for key, reason in LISTED.items()},
     }
     return known.get(why, numbers)
 

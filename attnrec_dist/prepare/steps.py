@@ -6,7 +6,7 @@ the raw ids as UTF-8 bytes; so a tie in time is broken the same way whatever fil
 
 from __future__ import annotations
 
-from attnrec_dist.prepare.sections import FiltersSection
+from attnrec_dist.prepare.choice_config import FiltersSection
 from attnrec_dist.prepare.sql import text
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -52,6 +52,16 @@ def encoded(types: list[str], numeric: int) -> str:
         WHERE reason IS NULL"""
 
 
+def joined_in_baskets(numeric: int, gap: int) -> str:
+    """Events of a user less than `gap` seconds after the one before take the time of the first of them."""
+    begins = f"coalesce(us - lag(us) OVER own >= {gap * 1_000_000}, true)"
+    others = ", ".join(["e", *numbers(numeric)])
+    return f"""
+        SELECT u, i, max(CASE WHEN begins THEN us END) OVER own AS us, {others}
+        FROM (SELECT *, {begins} AS begins FROM events WINDOW own AS (PARTITION BY u ORDER BY us)) AS a
+        WINDOW own AS (PARTITION BY u ORDER BY us)"""
+
+
 def distinct(numeric: int) -> str:
     """One row of each (user, item, time, event): the one whose numbers come first."""
     if not numeric:
@@ -77,15 +87,33 @@ def split_in_time(train_end: int, valid_end: int) -> str:
     return f"SELECT *, CAST({part} AS TINYINT) AS part FROM events"
 
 
-def split_leave_one_out(numeric: int, last: int) -> str:
-    """Adds `part`: a user's `last` latest events are test, as many before them validation, if one more is left to train on."""
+def split_by_user(numeric: int, last: int, by_basket: bool) -> str:
+    """Adds `part`: a user's `last` latest events are test, as many before them validation, if one more is left to train on.
+
+    `by_basket`: all events of so many seconds, as models and views know a basket by its second.
+    """
     latest = ", ".join(f"{column} DESC" for column in ["us", "i", "e", *numbers(numeric)])
     place = f"row_number() OVER (PARTITION BY u ORDER BY {latest})"
+    if by_basket:
+        place = f"dense_rank() OVER (PARTITION BY u ORDER BY {SECOND} DESC)"
     part = f"CASE WHEN n <= {2 * last} OR place > {2 * last} THEN {TRAIN} WHEN place > {last} THEN {VALIDATION} ELSE {TEST} END"
     kept = ", ".join(["u", "i", "us", "e", *numbers(numeric)])
     return f"""
         SELECT {kept}, CAST({part} AS TINYINT) AS part
-        FROM (SELECT *, {place} AS place, count(*) OVER (PARTITION BY u) AS n FROM events) AS ranked"""
+        FROM (SELECT *, max(place) OVER (PARTITION BY u) AS n FROM (SELECT *, {place} AS place FROM events) AS a) AS ranked"""
+
+
+def users_with_cut_baskets() -> str:
+    """(users of whom a held-out event shares its second with one of another part, users with a held-out event)."""
+    seconds = f"SELECT u, max(part) AS held_out, min(part) < max(part) AS is_cut FROM events GROUP BY u, {SECOND}"
+    users = f"SELECT bool_or(is_cut) AS is_cut FROM ({seconds}) AS a GROUP BY u HAVING max(held_out) > {TRAIN}"
+    return f"SELECT count(*) FILTER (WHERE is_cut), count(*) FROM ({users}) AS b"
+
+
+def of_usual_users(filters: FiltersSection, among: str) -> str:
+    """Events of the users who have not too many."""
+    unusual = f"SELECT u FROM events WHERE {among} GROUP BY u HAVING count(*) > {filters.max_user_events}"
+    return f"SELECT * FROM events WHERE u NOT IN ({unusual})"
 
 
 def core_users(filters: FiltersSection, among: str) -> str:

@@ -58,7 +58,7 @@ def of_data_set(data: DataSet) -> list[Finding]:
             for name, table, code in (("user", data.users(), "u"), ("item", data.items(), "i")):
                 named = table.select(["index", "id"]).rename_columns([code, f"{name}_id"])
                 engine.load(f"{name}_codes", named.schema, named.to_batches())
-            engine.table("catalogue", steps.catalogue(whole=manifest.split.kind == "leave_one_out"))
+            engine.table("catalogue", steps.catalogue(whole=manifest.split.is_by_user))
             engine.table("row_codes", steps.rows())
             return find(engine, log) + _untitled(data)
     except OSError as error:
@@ -127,7 +127,7 @@ def _ids(engine: DuckEngine, log: LogFacts) -> Iterator[Finding]:
             seen = sum(count for _, count in none)
             what = f"{whose} ids that say there is none, such as {names}: {share_of(seen, total, 'events')}"
             yield finding(0.2 + seen / total, what, "no value", whose=whose)
-        yield from _busy(engine, whose, query, {name for name, _ in none})
+        yield from _busy(engine, log, whose, {name for name, _ in none})
         same = ids.twins(engine, query)
         if same:
             count, left, lost, differ, (one, other) = same
@@ -141,8 +141,9 @@ def _ids(engine: DuckEngine, log: LogFacts) -> Iterator[Finding]:
             yield finding((0.3 if kind == "power" else 0) + 0.3 * seen / total, what, kind)
 
 
-def _busy(engine: DuckEngine, whose: str, query: str, told: set[str]) -> Iterator[Finding]:
+def _busy(engine: DuckEngine, log: LogFacts, whose: str, told: set[str]) -> Iterator[Finding]:
     """Users or items with a share of the events that no person or product has. An honest first has about twice the second's."""
+    query = f"SELECT {whose}_id AS id, seen FROM {'row_codes' if whose == 'user' else 'catalogue'}"
     top = engine.rows(f"SELECT id, seen FROM ({query}) AS a ORDER BY seen DESC, id LIMIT {MOST_BUSY + 1}")
     total, count = map(int, engine.row(f"SELECT sum(seen), count(*) FROM ({query}) AS a"))
     least = max(BUSY_USER if whose == "user" else BUSY_ITEM, min(0.5, 5 / count)) * total
@@ -153,7 +154,12 @@ def _busy(engine: DuckEngine, whose: str, query: str, told: set[str]) -> Iterato
         names = ", ".join(shown(name) for name, _ in busy[:3])
         has = f"{len(busy)} of {count:,} {whose}s, {names}, {'has' if len(busy) == 1 else 'have'}"
         seen = sum(seen for _, seen in busy)
-        yield finding(0.1 + seen / total, f"{has} {share_of(seen, total, 'events')}", f"busy {whose}")
+        most = 0
+        if whose == "user":  # counted as filters.max_user_events counts
+            counted = "trained" if log.split.kind == "time" else "seen"
+            others = f"SELECT max({counted}) FROM row_codes WHERE user_id NOT IN ({', '.join(text(name) for name, _ in busy)})"
+            most = max(1, engine.row(others)[0] or 0)
+        yield finding(0.1 + seen / total, f"{has} {share_of(seen, total, 'events')}", f"busy {whose}", most=most)
 
 
 def _kinds(engine: DuckEngine, log: LogFacts) -> Iterator[Finding]:

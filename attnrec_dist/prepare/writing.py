@@ -94,7 +94,7 @@ class Writer:
             "event_types": facts.event_types,
             "numeric": self.config.columns.numeric,
             "split": facts.split.model_dump(exclude_defaults=True),  # `last` came later
-            "filters": self.config.filters.model_dump(mode="json"),
+            "filters": self.config.without_paths()["filters"],
             "statistics": self.config.statistics.model_dump(mode="json"),
         }
 

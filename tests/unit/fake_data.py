@@ -15,6 +15,7 @@ import hypothesis.strategies as st
 import numpy as np
 
 from attnrec_dist.data.config import DataConfig
+from attnrec_dist.data.manifest import Split
 from attnrec_dist.data.shards import Rows
 
 NUM_ITEMS = 6  # items 6 and 7 are cold: later parts show them, the training part never
@@ -53,7 +54,7 @@ class FakeData:
             ),
             statistics={},
             fingerprint="0123456789abcdef" * 4,
-            split=SimpleNamespace(
+            split=Split(
                 kind="leave_one_out" if self.train_end is None else "time", train_end=self.train_end, valid_end=self.valid_end
             ),
         )

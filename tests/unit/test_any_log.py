@@ -68,6 +68,7 @@ LOGS = {
     "clicks, basket graph": Log(clicks(), {"statistics": {"graph": {"kind": "basket"}}}, "basket", ("graph",)),
     "clicks, no graph": Log(clicks(), {"statistics": {"graph": {"kind": "none"}}}, None, ("graph",), ("expert graph is off",)),
     "baskets": Log(baskets(), graph="basket"),
+    "last baskets": Log(baskets(), {"split": {"kind": "leave_last_basket"}}, graph="basket"),
     "baskets twice": Log(2 * baskets(), {"filters": {"drop_duplicates": False}}, "basket"),
     "a basket of 700": Log(clicks() + DUMP),
     "baskets over max_basket": Log(baskets(), {"statistics": {"graph": {"max_basket": 3}}}, "basket", ("graph",)),
@@ -197,8 +198,9 @@ def test_events_of_one_second_are_refused_and_what_is_advised_works(attnrec, tmp
     refused = attnrec("prepare", write_log(tmp_path, events, {}), "--output", tmp_path / "data")
     assert refused.code == 2
     assert "no cut in time parts them" in refused.err
-    assert "set split.kind: leave_one_out" in refused.err
-    assert attnrec("prepare", write_log(tmp_path, events, LEAVE_ONE_OUT), "--output", tmp_path / "data").code == 0
+    assert "type --split.kind leave_one_out --split.ties keep" in refused.err
+    apart = ["--split.kind", "leave_one_out", "--split.ties", "keep", "--output", tmp_path / "data"]
+    assert attnrec("prepare", tmp_path / "prepare.yaml", *apart).code == 0
     advised = attnrec("train", FLAGSHIP, "--data", tmp_path / "data", "--run_dir", tmp_path / "run", *QUICK)
     assert (advised.code, "--data.basket none" in advised.err) == (2, True)
     options = ["--data", tmp_path / "data", "--run_dir", tmp_path / "run", *QUICK, "--data.basket", "none"]
@@ -234,12 +236,13 @@ def test_baskets_taken_apart_are_told(attnrec, tmp_path):
     assert "note: data.basket is none, but 128 of 128 training events share their time" in told.err
 
 
-def test_a_refit_on_leave_one_out_is_refused_with_what_to_do(attnrec, tmp_path):
-    assert attnrec("prepare", write_log(tmp_path, clicks(), LEAVE_ONE_OUT), "--output", tmp_path / "data").code == 0
+@pytest.mark.parametrize("kind", ["leave_one_out", "leave_last_basket"])
+def test_a_refit_on_a_split_by_user_is_refused_with_what_to_do(kind, attnrec, tmp_path):
+    assert attnrec("prepare", write_log(tmp_path, clicks(), {"split": {"kind": kind}}), "--output", tmp_path / "data").code == 0
     assert attnrec("train", FLAGSHIP, "--data", tmp_path / "data", "--run_dir", tmp_path / "run", *QUICK).code == 0
     refused = attnrec("refit", tmp_path / "run", "--data", tmp_path / "data")
     assert refused.code == 2
-    assert "there is nothing to refit on; use" in refused.err
+    assert f"{kind} keeps events of every customer for validation, so there is nothing to refit on; use" in refused.err
     assert "--split.validation" not in refused.err
 
 

@@ -78,7 +78,7 @@ PLANTED = {
     "one user": (
         lambda rows: rows + [row("9999", str(200 + second % 60), 50 * second) for second in range(95_000)][::4],
         {},
-        ["1 of 501 users, '9999', has 23,750 of 28,750 events (82.6%)", "leave its rows out"],
+        ["1 of 501 users, '9999', has 23,750 of 28,750 events (82.6%)", "set filters.max_user_events: 10"],
     ),
     "one item": (
         lambda rows: every(rows, "item", lambda _: "POST", 3),

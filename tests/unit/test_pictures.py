@@ -227,7 +227,9 @@ def test_plot_measures_the_baselines_once(attnrec, trained, tmp_path, monkeypatc
 def test_a_section_of_the_run_that_holds_no_keys_is_refused(attnrec, tmp_path, section):
     run = tmp_path / "run"
     run.mkdir()
-    (run / "config.yaml").write_text(f"data: {{path: nowhere}}\nevaluation: {{}}\n{section}: 5\n".replace(f"{section}: {{", "was: {"))
+    (run / "config.yaml").write_text(
+        f"data: {{path: nowhere}}\nevaluation: {{}}\n{section}: 5\n".replace(f"{section}: {{", "was: {")
+    )
     done = attnrec("plot", run)
     assert done.code == 2
     assert f"{section}: expected keys, found 5" in done.err

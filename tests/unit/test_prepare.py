@@ -47,7 +47,7 @@ filters = st.fixed_dictionaries(
         "min_user_events": st.integers(1, 3),
     }
 )
-split = st.sampled_from([{}, {"train": 0.5, "validation": 0.25, "test": 0.25}, {"kind": "leave_one_out"}])
+split = st.sampled_from([{}, {"train": 0.5, "validation": 0.25, "test": 0.25}, {"kind": "leave_one_out", "ties": "keep"}])
 
 
 @settings(deadline=None, max_examples=50)

@@ -90,7 +90,7 @@ rules = st.fixed_dictionaries(
         "max_basket": st.integers(2, 4),
     }
 )
-splits = st.sampled_from([ALL_TRAIN, {"train": 0.6, "validation": 0.2, "test": 0.2}, {"kind": "leave_one_out"}])
+splits = st.sampled_from([ALL_TRAIN, {"train": 0.6, "validation": 0.2, "test": 0.2}, {"kind": "leave_one_out", "ties": "keep"}])
 
 
 @settings(deadline=None, max_examples=25)
