@@ -39,6 +39,7 @@ from attnrec_dist.errors import (
     refused_resource,
 )
 from attnrec_dist.fault_report import told
+from attnrec_dist.help import check_command, check_options, versions
 from attnrec_dist.settings import take_overrides
 from attnrec_dist.terminal import forgiving_streams
 from attnrec_dist.yaml_text import shortened
@@ -72,11 +73,13 @@ def answered(words: list[str]) -> int:
         check_words(words)
         parser = make_parser()
         overrides, others = take_overrides(words)
+        check_command(next(iter(others), None), parser.get_default("commands"))
         arguments, rest = parser.parse_known_args(others)
         command = arguments.command
         if command is None:
-            parser.print_help()
+            print(versions() if arguments.version else parser.format_help().rstrip())
             return ExitCode.DONE
+        check_options(rest, arguments.parser)
         note = address_limit(below=LITTLE)
         if note and is_main_process():
             print(f"attnrec: note: {note}; libraries may hang, or end without a word", file=sys.stderr)
@@ -177,6 +180,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="attnrec",
         description="Attention recommenders: prepare a log, train on any number of processes, evaluate, recommend.",
     )
+    parser.add_argument("--version", action="store_true", help="show the versions of this, Python and torch")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     prepare = _command(commands, "prepare", "raw log -> data set", prepare_command, prepare_keys)
@@ -223,6 +227,7 @@ def make_parser() -> argparse.ArgumentParser:
     plot.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
     for command in commands.choices.values():
         command.usage = _usage(command)
+    parser.set_defaults(commands=list(commands.choices))
     return parser
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from attnrec_dist.errors import ConfigError, ExitCode
 from attnrec_dist.settings import describe, parse_overrides, to_yaml
+from attnrec_dist.yaml_text import shortened
 
 OVERRIDES = "--any.key VALUE overrides a key of the YAML file. All keys, with their defaults:\n\n"
 
@@ -21,7 +22,7 @@ def _required(value: Any, name: str, command: str) -> Any:
 
 def _no_more(rest: list[str]) -> None:
     if rest:
-        raise ConfigError(f"unknown argument {rest[0]!r}; --help lists what there is")
+        raise ConfigError(f"unknown argument {shortened(rest[0].partition('=')[0])}; --help lists what there is")
 
 
 # prepare

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 import re
 import resource
 import shutil
@@ -192,7 +193,31 @@ def test_files_and_directories_that_do_not_exist(attnrec, shop, tmp_path):
     )
 
 
-@pytest.mark.parametrize("arguments", [["trian"], ["evaluate", "x", "--split", "train"], ["recommend", "x", "--top_k", "ten"]])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("trian", "'trian' is no command; did you mean train?"),
+        ("EVALUATE x", "did you mean evaluate?"),
+        ("xyz", "'xyz' is no command; there are prepare, inspect, train"),
+        ("recommend x --topk 3", "unknown argument '--topk'; did you mean --top_k?"),
+        ("recommend x --top-k=3", "unknown argument '--top-k'; did you mean --top_k?"),
+        ("train x --run-dir=a", "unknown argument '--run-dir'; did you mean --run_dir?"),
+        ("evaluate x --per-view a.parquet", "did you mean --per_view?"),
+        ("prepare x --ouput=a", "unknown argument '--ouput'; did you mean --output?"),
+        ("plot x --colour=red", "unknown argument '--colour'; --help lists"),
+    ],
+)
+def test_a_misspelt_command_or_option_is_told_what_was_meant(attnrec, words, message):
+    refused(attnrec(*words.split()), message)
+
+
+def test_versions_are_told_without_importing_torch():
+    code = f"import sys; from attnrec_dist.cli import main; main(['--version']); print([n for n in {HEAVY} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert re.fullmatch(rf"attnrec \S+, Python {re.escape(platform.python_version())}, torch \d\S+\n\[\]\n", done.stdout)
+
+
+@pytest.mark.parametrize("arguments", [["evaluate", "x", "--split", "train"], ["recommend", "x", "--top_k", "ten"]])
 def test_what_the_parser_refuses_is_code_2_too(attnrec, arguments):
     done = attnrec(*arguments)
     assert done.code == ExitCode.USER_ERROR
