@@ -262,12 +262,17 @@ def _add_explain(commands: Any) -> None:
 
 
 def _add_recommend(commands: Any) -> None:
-    recommend = _command(commands, "recommend", "the best items for customers, to a file", recommend_command)
+    recommend = _command(commands, "recommend", "the best items for customers, to a file or printed", recommend_command)
     recommend.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
-    recommend.add_argument("--output", type=Path, help="the file to write, .parquet, .csv or .jsonl (required)")
+    recommend.add_argument(
+        "--output", type=Path, help="the file to write, .parquet, .csv or .jsonl; with --users it may be left out"
+    )
     recommend.add_argument("--top_k", type=int, default=10, help="items a customer (default: 10)")
     recommend.add_argument(
-        "--users", nargs="+", metavar="ID", help="these customers only; unknown ones get the trend and are marked"
+        "--users",
+        nargs="+",
+        metavar="ID",
+        help="these customers only (without --output: printed); unknown ones get the trend and are marked",
     )
     recommend.add_argument("--users_file", type=Path, help="a text file with one customer id a line")
     recommend.add_argument(
@@ -306,9 +311,7 @@ def _usage(command: argparse.ArgumentParser) -> str:
 
 
 def _also_required(command: str) -> list[str]:
-    return {"recommend": ["--output OUTPUT"], "explain": ["--output OUTPUT"], "refit": ["--data DATA"], **OF_PAST}.get(
-        command.rsplit(maxsplit=1)[-1], []
-    )
+    return {"explain": ["--output OUTPUT"], "refit": ["--data DATA"], **OF_PAST}.get(command.rsplit(maxsplit=1)[-1], [])
 
 
 def _command(commands: Any, name: str, text: str, run: Callable[..., int], keys: Callable[..., str] | None = None) -> Any:

@@ -195,7 +195,8 @@ def recommend_command(arguments: argparse.Namespace, rest: list[str]) -> int:
 
     _no_more(rest)
     run_dir = _required(arguments.run_dir, "RUN_DIR", "recommend")
-    _required(arguments.output, "--output FILE.parquet", "recommend")
+    if arguments.output is None and not arguments.users:
+        raise ConfigError("type --output FILE.parquet for a file of all customers' lists, or --users ID to have some printed")
     keys = ("top_k", "users", "users_file", "histories", "exclude", "new_only", "checkpoint", "data", "show")
     write_recommendations(run_dir, arguments.output, Request(**{key: getattr(arguments, key) for key in keys}))
     return ExitCode.DONE

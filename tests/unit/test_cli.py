@@ -68,7 +68,8 @@ def test_help_documents_every_key(attnrec, shop):
 
 
 def test_what_must_be_given_does_not_look_optional(attnrec):
-    for command, required in {"train": ["CONFIG.yaml"], "plot": ["RUN_DIR"], "recommend": ["--output OUTPUT", "RUN_DIR"]}.items():
+    required_of = {"train": ["CONFIG.yaml"], "recommend": ["RUN_DIR"], "explain": ["--output OUTPUT", "RUN_DIR"]}
+    for command, required in required_of.items():
         usage = attnrec(command, "--help").out.partition("\n\n")[0]
         for each in required:
             assert each in usage
@@ -179,7 +180,7 @@ def test_files_and_directories_that_do_not_exist(attnrec, shop, tmp_path):
     refused(attnrec("train", shop.path / "rum.yaml"), "no such config file", "did you mean", "run.yaml?")
     refused(attnrec("prepare", tmp_path / "none.yaml"), "no such config file")
     refused(attnrec("train"), "CONFIG.yaml is missing; type attnrec train --help")
-    refused(attnrec("recommend", tmp_path), "--output FILE.parquet is missing")
+    refused(attnrec("recommend", tmp_path), "type --output FILE.parquet", "--users ID")
     for command in (["evaluate"], ["plot"], ["recommend", "--output", tmp_path / "o.parquet"]):
         refused(attnrec(*command, tmp_path / "nowhere"), "nowhere: no such run directory; `attnrec train CONFIG.yaml")
         refused(attnrec(*command, tmp_path), "holds no config.yaml")
