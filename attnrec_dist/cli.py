@@ -39,7 +39,7 @@ from attnrec_dist.errors import (
     refused_resource,
 )
 from attnrec_dist.fault_report import told
-from attnrec_dist.help import check_command, check_options, versions
+from attnrec_dist.help import check_command, check_options, short_help, versions
 from attnrec_dist.settings import take_overrides
 from attnrec_dist.terminal import forgiving_streams
 from attnrec_dist.yaml_text import shortened
@@ -153,9 +153,9 @@ def say(problem: object) -> None:
 
 def run_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     """The command's exit code, or 0 after its help."""
-    if arguments.help:
-        arguments.parser.print_help()
-        print(arguments.keys(arguments), end="")
+    if arguments.help or arguments.help_all:
+        keys = arguments.keys(arguments) if arguments.help_all else ""  # brings torch
+        print(short_help(arguments.command) * (not keys) + arguments.parser.format_help() + keys, end="")
         return ExitCode.DONE
     return int(arguments.run(arguments, rest))
 
@@ -316,6 +316,7 @@ def _also_required(command: str) -> list[str]:
 
 def _command(commands: Any, name: str, text: str, run: Callable[..., int], keys: Callable[..., str] | None = None) -> Any:
     command = commands.add_parser(name, help=text, description=text, add_help=False, allow_abbrev=False)
-    command.add_argument("-h", "--help", action="store_true", help="show this and every key")
+    command.add_argument("-h", "--help", action="store_true", help="show an example, the keys that matter most and this")
+    command.add_argument("--help-all", action="store_true", help="show every key, with default and meaning")
     command.set_defaults(run=run, parser=command, keys=keys or (lambda arguments: ""))
     return command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ def prepare_command(arguments: argparse.Namespace, rest: list[str]) -> int:
         print(to_yaml(config), end="")
         return ExitCode.DONE
     prepare(config, path.parent, Path(config.output.dir), lambda text: print(text, file=sys.stderr, flush=True))
+    print(f"next: {shlex.join(['attnrec', 'inspect', config.output.dir])}", file=sys.stderr)
     return ExitCode.DONE
 
 

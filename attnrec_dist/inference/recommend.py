@@ -342,18 +342,15 @@ def write_recommendations(run_dir: Path, output: Path | None, request: Request) 
     say(f"{output}: {tally}" if output else str(tally))
 
 
-@contextlib.contextmanager
-def _writer(output: Path | None) -> Iterator[Callable[[pa.Table], None]]:
+def _writer(output: Path | None) -> contextlib.AbstractContextManager[Callable[[pa.Table], None]]:
     """What takes the rows of the file; nothing does where there is none."""
     if output is None:
-        yield lambda table: None
-        return
+        return contextlib.nullcontext(lambda table: None)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError.of(error, f"making {output.parent}") from None
-    with table_writer(output, SCHEMA) as write:
-        yield write
+    return table_writer(output, SCHEMA)
 
 
 def say(text: str) -> None:
