@@ -19,6 +19,7 @@ from attnrec_dist.commands import (
     evaluation_keys,
     explain_command,
     inspect_command,
+    is_main_process,
     past_command,
     plot_command,
     prepare_command,
@@ -170,11 +171,6 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def is_main_process() -> bool:
-    """Before the processes of a job know one another, the launcher's RANK tells who speaks."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="attnrec",
@@ -195,7 +191,11 @@ def make_parser() -> argparse.ArgumentParser:
 
     train = _command(commands, "train", "train on a data set; on a run directory that exists, go on", train_command, train_keys)
     train.add_argument("config", metavar="CONFIG.yaml", nargs="?", type=Path)
-    train.add_argument("--run_dir", type=Path, help="where the run is kept (default: runs/ and the name of the YAML file)")
+    train.add_argument(
+        "--run_dir",
+        type=Path,
+        help="where the run is kept (default: runs/ and the YAML's name; of a run's config.yaml: that run)",
+    )
     train.add_argument("--data", help="the data set, instead of data.path")
     train.add_argument("--print_config", action="store_true", help="print the complete configuration and stop")
     train.add_argument(

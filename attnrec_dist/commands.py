@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -24,6 +25,16 @@ def _required(value: Any, name: str, command: str) -> Any:
 def _no_more(rest: list[str]) -> None:
     if rest:
         raise ConfigError(f"unknown argument {shortened(rest[0].partition('=')[0])}; --help lists what there is")
+
+
+def is_main_process() -> bool:
+    """Before the processes of a job know one another, the launcher's RANK tells who speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _note(text: str) -> None:
+    if is_main_process():
+        print(f"attnrec: note: {text}", file=sys.stderr)
 
 
 # prepare
@@ -121,11 +132,13 @@ def train_command(arguments: argparse.Namespace, rest: list[str]) -> int:
         overrides["data.path"] = arguments.data
     if arguments.profile:
         overrides["tracking.profile_steps"] = 10
-    config = load_run_config(path, overrides)
+    config = load_run_config(path, overrides, _note)
     if arguments.print_config:
         print(to_yaml(config), end="")
         return ExitCode.DONE
-    return train_in(RunDir(arguments.run_dir or Path("runs") / path.stem), config)
+    of_run = path.name == "config.yaml" and RunDir(path.parent).checkpoints.is_dir()
+    usual = path.parent if of_run else Path("runs") / path.stem
+    return train_in(RunDir(arguments.run_dir or usual), config)
 
 
 def refit_command(arguments: argparse.Namespace, rest: list[str]) -> int:
