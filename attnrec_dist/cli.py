@@ -183,6 +183,7 @@ def make_parser() -> argparse.ArgumentParser:
     prepare.add_argument("config", metavar="CONFIG.yaml", nargs="?", type=Path)
     prepare.add_argument("--output", type=Path, help="where the data set goes, instead of output.dir")
     prepare.add_argument("--input", nargs="+", help="the raw files, instead of input.files")
+    prepare.add_argument("--overwrite", action="store_true", help="replace a data set that is there already")
     prepare.add_argument("--print_config", action="store_true", help="print the complete configuration and stop")
 
     inspect = _command(commands, "inspect", "what is in a data set, checked: a table and a picture", inspect_command)

@@ -51,6 +51,7 @@ def prepare_keys(arguments: argparse.Namespace) -> str:
 def prepare_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     from attnrec_dist.prepare.config import PrepareConfig
     from attnrec_dist.prepare.pipeline import prepare
+    from attnrec_dist.prepare.workplace import refuse_existing
     from attnrec_dist.settings import apply_overrides, build, read_yaml
 
     path = _required(arguments.config, "CONFIG.yaml", "prepare")
@@ -66,6 +67,8 @@ def prepare_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     if arguments.print_config:
         print(to_yaml(config), end="")
         return ExitCode.DONE
+    if not arguments.overwrite:
+        refuse_existing(Path(config.output.dir))
     prepare(config, path.parent, Path(config.output.dir), lambda text: print(text, file=sys.stderr, flush=True))
     print(f"next: {shlex.join(['attnrec', 'inspect', config.output.dir])}", file=sys.stderr)
     return ExitCode.DONE

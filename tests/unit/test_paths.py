@@ -79,3 +79,21 @@ def test_an_older_run_with_a_relative_path_works_where_it_did(attnrec, copy, els
     monkeypatch.chdir(copy.path)
     assert attnrec("recommend", copy.run, "--users", "u1").code == 0
     assert attnrec("train", config).code == 0
+
+
+def test_an_existing_data_set_is_replaced_on_request_only(attnrec, copy):
+    def kept() -> dict[str, tuple[bytes, int]]:
+        return {path.name: (path.read_bytes(), path.stat().st_ino) for path in copy.data.rglob("*") if path.is_file()}
+
+    before = kept()
+    done = attnrec("prepare", copy.prepare_yaml, "--output", copy.data)
+    assert done.code == 2
+    assert f"output {copy.data}: holds a data set already; type --overwrite to replace it" in done.err
+    assert kept() == before
+    assert attnrec("prepare", copy.prepare_yaml, "--output", copy.data, "--overwrite").code == 0
+    assert kept().keys() == before.keys()
+    assert kept() != before
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+    recipes = [line for line in makefile.splitlines() if "attnrec prepare" in line]
+    assert recipes
+    assert all("--overwrite" in line for line in recipes), "they run again where the YAML is newer"
