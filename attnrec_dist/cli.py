@@ -174,6 +174,7 @@ def leave(code: int) -> NoReturn:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="attnrec",
+        allow_abbrev=False,
         description="Attention recommenders: prepare a log, train on any number of processes, evaluate, recommend.",
     )
     parser.add_argument("--version", action="store_true", help="show the versions of this, Python and torch")
