@@ -32,15 +32,15 @@ train-ranking: $(CORE) $(EXAMPLES)/manifest.json  ## purchase prediction on the 
 	$(BIN)/attnrec explain $(RANKING) --output $(RANKING)/explained
 
 $(EXAMPLES)/manifest.json: configs/prepare/quickstart-ranking.yaml | $(CORE)
-	$(BIN)/attnrec prepare configs/prepare/quickstart-ranking.yaml --output $(EXAMPLES)
+	$(BIN)/attnrec prepare configs/prepare/quickstart-ranking.yaml --output $(EXAMPLES) --overwrite
 
 prepare: $(DATA)/manifest.json  ## the bundled log only -> data/quickstart
 
 $(DATA)/manifest.json: configs/prepare/quickstart.yaml | $(CORE)
-	$(BIN)/attnrec prepare configs/prepare/quickstart.yaml --output $(DATA)
+	$(BIN)/attnrec prepare configs/prepare/quickstart.yaml --output $(DATA) --overwrite
 
 $(DATA)-refit/manifest.json: configs/prepare/quickstart.yaml | $(CORE)
-	$(BIN)/attnrec prepare configs/prepare/quickstart.yaml --output $(DATA)-refit --split.train 0.9 --split.validation 0 --split.test 0.1
+	$(BIN)/attnrec prepare configs/prepare/quickstart.yaml --output $(DATA)-refit --overwrite --split.train 0.9 --split.validation 0 --split.test 0.1
 
 test: $(DEV)  ## the test suite (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --durations=15

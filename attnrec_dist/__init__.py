@@ -1,7 +1,7 @@
 """attnrec_dist: distributed training of attention recommenders.
 
->>> from attnrec_dist import load                                   # doctest: +SKIP
->>> load("runs/quickstart-sasrec").recommend(history=["22423"])     # doctest: +SKIP
+>>> from attnrec_dist import load                                          # doctest: +SKIP
+>>> load("runs/quickstart-mixture-refit").recommend(history=["22423"])     # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -22,3 +22,7 @@ def __getattr__(name: str) -> Any:
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

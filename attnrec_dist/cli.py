@@ -19,6 +19,7 @@ from attnrec_dist.commands import (
     evaluation_keys,
     explain_command,
     inspect_command,
+    is_main_process,
     past_command,
     plot_command,
     prepare_command,
@@ -39,6 +40,7 @@ from attnrec_dist.errors import (
     refused_resource,
 )
 from attnrec_dist.fault_report import told
+from attnrec_dist.help import check_command, check_options, short_help, versions
 from attnrec_dist.settings import take_overrides
 from attnrec_dist.terminal import forgiving_streams
 from attnrec_dist.yaml_text import shortened
@@ -72,11 +74,13 @@ def answered(words: list[str]) -> int:
         check_words(words)
         parser = make_parser()
         overrides, others = take_overrides(words)
+        check_command(next(iter(others), None), parser.get_default("commands"))
         arguments, rest = parser.parse_known_args(others)
         command = arguments.command
         if command is None:
-            parser.print_help()
+            print(versions() if arguments.version else parser.format_help().rstrip())
             return ExitCode.DONE
+        check_options(rest, arguments.parser)
         note = address_limit(below=LITTLE)
         if note and is_main_process():
             print(f"attnrec: note: {note}; libraries may hang, or end without a word", file=sys.stderr)
@@ -150,9 +154,9 @@ def say(problem: object) -> None:
 
 def run_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     """The command's exit code, or 0 after its help."""
-    if arguments.help:
-        arguments.parser.print_help()
-        print(arguments.keys(arguments), end="")
+    if arguments.help or arguments.help_all:
+        keys = arguments.keys(arguments) if arguments.help_all else ""  # brings torch
+        print(short_help(arguments.command) * (not keys) + arguments.parser.format_help() + keys, end="")
         return ExitCode.DONE
     return int(arguments.run(arguments, rest))
 
@@ -167,22 +171,20 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def is_main_process() -> bool:
-    """Before the processes of a job know one another, the launcher's RANK tells who speaks."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="attnrec",
+        allow_abbrev=False,
         description="Attention recommenders: prepare a log, train on any number of processes, evaluate, recommend.",
     )
+    parser.add_argument("--version", action="store_true", help="show the versions of this, Python and torch")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     prepare = _command(commands, "prepare", "raw log -> data set", prepare_command, prepare_keys)
     prepare.add_argument("config", metavar="CONFIG.yaml", nargs="?", type=Path)
     prepare.add_argument("--output", type=Path, help="where the data set goes, instead of output.dir")
     prepare.add_argument("--input", nargs="+", help="the raw files, instead of input.files")
+    prepare.add_argument("--overwrite", action="store_true", help="replace a data set that is there already")
     prepare.add_argument("--print_config", action="store_true", help="print the complete configuration and stop")
 
     inspect = _command(commands, "inspect", "what is in a data set, checked: a table and a picture", inspect_command)
@@ -191,7 +193,11 @@ def make_parser() -> argparse.ArgumentParser:
 
     train = _command(commands, "train", "train on a data set; on a run directory that exists, go on", train_command, train_keys)
     train.add_argument("config", metavar="CONFIG.yaml", nargs="?", type=Path)
-    train.add_argument("--run_dir", type=Path, help="where the run is kept (default: runs/ and the name of the YAML file)")
+    train.add_argument(
+        "--run_dir",
+        type=Path,
+        help="where the run is kept (default: runs/ and the YAML's name; of a run's config.yaml: that run)",
+    )
     train.add_argument("--data", help="the data set, instead of data.path")
     train.add_argument("--print_config", action="store_true", help="print the complete configuration and stop")
     train.add_argument(
@@ -223,6 +229,7 @@ def make_parser() -> argparse.ArgumentParser:
     plot.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
     for command in commands.choices.values():
         command.usage = _usage(command)
+    parser.set_defaults(commands=list(commands.choices))
     return parser
 
 
@@ -257,12 +264,17 @@ def _add_explain(commands: Any) -> None:
 
 
 def _add_recommend(commands: Any) -> None:
-    recommend = _command(commands, "recommend", "the best items for customers, to a file", recommend_command)
+    recommend = _command(commands, "recommend", "the best items for customers, to a file or printed", recommend_command)
     recommend.add_argument("run_dir", metavar="RUN_DIR", nargs="?", type=Path)
-    recommend.add_argument("--output", type=Path, help="the file to write, .parquet, .csv or .jsonl (required)")
+    recommend.add_argument(
+        "--output", type=Path, help="the file to write, .parquet, .csv or .jsonl; with --users it may be left out"
+    )
     recommend.add_argument("--top_k", type=int, default=10, help="items a customer (default: 10)")
     recommend.add_argument(
-        "--users", nargs="+", metavar="ID", help="these customers only; unknown ones get the trend and are marked"
+        "--users",
+        nargs="+",
+        metavar="ID",
+        help="these customers only (without --output: printed); unknown ones get the trend and are marked",
     )
     recommend.add_argument("--users_file", type=Path, help="a text file with one customer id a line")
     recommend.add_argument(
@@ -301,13 +313,12 @@ def _usage(command: argparse.ArgumentParser) -> str:
 
 
 def _also_required(command: str) -> list[str]:
-    return {"recommend": ["--output OUTPUT"], "explain": ["--output OUTPUT"], "refit": ["--data DATA"], **OF_PAST}.get(
-        command.rsplit(maxsplit=1)[-1], []
-    )
+    return {"explain": ["--output OUTPUT"], "refit": ["--data DATA"], **OF_PAST}.get(command.rsplit(maxsplit=1)[-1], [])
 
 
 def _command(commands: Any, name: str, text: str, run: Callable[..., int], keys: Callable[..., str] | None = None) -> Any:
     command = commands.add_parser(name, help=text, description=text, add_help=False, allow_abbrev=False)
-    command.add_argument("-h", "--help", action="store_true", help="show this and every key")
+    command.add_argument("-h", "--help", action="store_true", help="show an example, the keys that matter most and this")
+    command.add_argument("--help-all", action="store_true", help="show every key, with default and meaning")
     command.set_defaults(run=run, parser=command, keys=keys or (lambda arguments: ""))
     return command

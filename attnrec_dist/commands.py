@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from attnrec_dist.errors import ConfigError, ExitCode
 from attnrec_dist.settings import describe, parse_overrides, to_yaml
+from attnrec_dist.yaml_text import shortened
 
 OVERRIDES = "--any.key VALUE overrides a key of the YAML file. All keys, with their defaults:\n\n"
 
@@ -21,7 +24,17 @@ def _required(value: Any, name: str, command: str) -> Any:
 
 def _no_more(rest: list[str]) -> None:
     if rest:
-        raise ConfigError(f"unknown argument {rest[0]!r}; --help lists what there is")
+        raise ConfigError(f"unknown argument {shortened(rest[0].partition('=')[0])}; --help lists what there is")
+
+
+def is_main_process() -> bool:
+    """Before the processes of a job know one another, the launcher's RANK tells who speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _note(text: str) -> None:
+    if is_main_process():
+        print(f"attnrec: note: {text}", file=sys.stderr)
 
 
 # prepare
@@ -38,6 +51,7 @@ def prepare_keys(arguments: argparse.Namespace) -> str:
 def prepare_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     from attnrec_dist.prepare.config import PrepareConfig
     from attnrec_dist.prepare.pipeline import prepare
+    from attnrec_dist.prepare.workplace import refuse_existing
     from attnrec_dist.settings import apply_overrides, build, read_yaml
 
     path = _required(arguments.config, "CONFIG.yaml", "prepare")
@@ -53,7 +67,10 @@ def prepare_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     if arguments.print_config:
         print(to_yaml(config), end="")
         return ExitCode.DONE
+    if not arguments.overwrite:
+        refuse_existing(Path(config.output.dir))
     prepare(config, path.parent, Path(config.output.dir), lambda text: print(text, file=sys.stderr, flush=True))
+    print(f"next: {shlex.join(['attnrec', 'inspect', config.output.dir])}", file=sys.stderr)
     return ExitCode.DONE
 
 
@@ -118,11 +135,13 @@ def train_command(arguments: argparse.Namespace, rest: list[str]) -> int:
         overrides["data.path"] = arguments.data
     if arguments.profile:
         overrides["tracking.profile_steps"] = 10
-    config = load_run_config(path, overrides)
+    config = load_run_config(path, overrides, _note)
     if arguments.print_config:
         print(to_yaml(config), end="")
         return ExitCode.DONE
-    return train_in(RunDir(arguments.run_dir or Path("runs") / path.stem), config)
+    of_run = path.name == "config.yaml" and RunDir(path.parent).checkpoints.is_dir()
+    usual = path.parent if of_run else Path("runs") / path.stem
+    return train_in(RunDir(arguments.run_dir or usual), config)
 
 
 def refit_command(arguments: argparse.Namespace, rest: list[str]) -> int:
@@ -194,7 +213,8 @@ def recommend_command(arguments: argparse.Namespace, rest: list[str]) -> int:
 
     _no_more(rest)
     run_dir = _required(arguments.run_dir, "RUN_DIR", "recommend")
-    _required(arguments.output, "--output FILE.parquet", "recommend")
+    if arguments.output is None and not arguments.users:
+        raise ConfigError("type --output FILE.parquet for a file of all customers' lists, or --users ID to have some printed")
     keys = ("top_k", "users", "users_file", "histories", "exclude", "new_only", "checkpoint", "data", "show")
     write_recommendations(run_dir, arguments.output, Request(**{key: getattr(arguments, key) for key in keys}))
     return ExitCode.DONE

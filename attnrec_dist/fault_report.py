@@ -43,7 +43,7 @@ def write(text: str) -> Path:
 
 def _report(error: BaseException, arguments: Sequence[str], command: str | None) -> str:
     versions = [f"python {platform.python_version()}", platform.platform()]
-    versions += [f"{name} {_version(name)}" for name in PACKAGES]
+    versions += [f"{name} {version_of(name)}" for name in PACKAGES]
     rank = f"rank {os.environ['RANK']} of {os.environ.get('WORLD_SIZE', '?')}" if "RANK" in os.environ else "one process"
     lines = traceback.TracebackException.from_exception(error, limit=-50, compact=True).format()
     home = str(Path.home())
@@ -87,7 +87,8 @@ def _short(line: str) -> str:
     return line if len(line) <= 5 * SHOWN else f"{line[: 5 * SHOWN]} ..."
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """The installed version, read without importing the package."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -180,7 +180,7 @@ def _options(annotation: Any) -> tuple[Any, ...]:
 
 
 def describe(section: type[Section], prefix: str = "") -> str:
-    """One line a key: name, type, default, meaning; what `--help` prints."""
+    """One line a key: name, type, default, meaning; what `--help-all` prints."""
     lines = []
     for key, field in iterate_keys(section, prefix):
         if field.annotation is Any or _section_in(field.annotation) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +102,8 @@ def tell_end(run: Run, code: ExitCode, progress: Progress, figures: dict[str, An
     if code == ExitCode.RUN_AGAIN:
         run.say(f"stopped at step {progress.step} ({reason}); the same command goes on from there")
     else:
-        run.say(f"done at step {progress.step}; next: attnrec evaluate {run_dir.path}")
+        command = "evaluate" if run.data.manifest.counts.test_events else "plot"
+        run.say(f"done at step {progress.step}; next: {shlex.join(['attnrec', command, str(run_dir.path)])}")
 
 
 def is_launched() -> bool:

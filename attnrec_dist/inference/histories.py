@@ -18,8 +18,10 @@ from attnrec_dist.data.gather import ranges
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.windows import target_codes
 from attnrec_dist.errors import InputError
+from attnrec_dist.layout import counted
 from attnrec_dist.read_times import read_times
 from attnrec_dist.timestamps import TimeRule
+from attnrec_dist.yaml_text import shortened
 
 COLUMNS = ("user", "item", "timestamp")
 EVENT = "event"  # the column that may be left out
@@ -198,3 +200,13 @@ def read_lines(path: Path, option: str) -> list[str]:
         raise InputError(f"{option} {path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{option} {path}: cannot be read as text: {error}") from None
+
+
+def read_items(path: Path, option: str, data: DataSet, say: Callable[[str], None]) -> list[str]:
+    """Item ids, one a line. `say` is told those that the data set has no item of: they may be misspelt. Raises InputError."""
+    ids = read_lines(path, option)
+    unknown = [name for name, index in zip(ids, data.item_index(ids)) if index < 0]
+    if unknown:
+        few = ", ".join(map(shortened, unknown[:3])) + (", ..." if len(unknown) > 3 else "")
+        say(f"{option} {path}: {len(unknown):,} of {counted(len(ids), 'id')} not in the data set: {few}")
+    return ids

@@ -24,7 +24,7 @@ from attnrec_dist.run_dir import RunDir, read_marker, read_weights, refuse_other
 from attnrec_dist.settings import build, read_yaml
 
 
-@dataclass
+@dataclass(repr=False)
 class TrainedModel:
     """A model with its weights, on a device, ready to score; and what it was trained on."""
 
@@ -35,6 +35,9 @@ class TrainedModel:
     data: DataSet
     model: nn.Module
     device: torch.device
+
+    def __repr__(self) -> str:
+        return f"{self.run_dir.path}, {self.tree['model']['name']}, {self.checkpoint.name}, on {self.device}"
 
 
 def load_model(

@@ -6,6 +6,8 @@ trend (what all had in the last days of the log) and are marked so.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -28,6 +30,7 @@ from attnrec_dist.inference.histories import (
     event_codes,
     in_baskets,
     read_histories,
+    read_items,
     read_lines,
     stored_histories,
     time_rule,
@@ -40,6 +43,7 @@ from attnrec_dist.ops.top_k import top_k
 from attnrec_dist.outputs import TABLE, check_output, table_writer
 from attnrec_dist.read_times import read_times
 
+SHOWN = 5  # items of a list that is in the file, whole, as well
 CUSTOMERS_AT_ONCE = 256
 SCORES_HELD = 2**24
 DAY = 86_400
@@ -75,12 +79,15 @@ class Recommendation:
     shares: dict[str, float] = field(default_factory=dict)  # expert -> its part of the item's probability
 
 
-@dataclass
+@dataclass(repr=False)
 class Recommender:
     """`load(RUN_DIR)`: a trained model that answers questions."""
 
     trained: TrainedModel
     _trend: list[np.ndarray] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"<Recommender of {self.trained}>"
 
     def recommend(
         self,
@@ -309,34 +316,43 @@ SCHEMA = pa.schema(
 )
 
 
-def write_recommendations(run_dir: Path, output: Path, request: Request) -> None:
+def write_recommendations(run_dir: Path, output: Path | None, request: Request) -> None:
     """`attnrec recommend`: a file of Parquet, CSV or JSON lines, a row an item of a list; whole or absent.
 
-    Lists that are to be shown go to stdout, what was assumed and counted to stderr.
+    Lists that are to be shown go to stdout, what was assumed and counted to stderr. Without a file all are shown, whole.
     """
     if request.top_k < 1:
         raise ConfigError(f"--top_k {request.top_k}: at least 1 is needed")
     read = (request.histories, request.users_file, request.exclude)
-    check_output(output, "--output", TABLE, read, make_folder=True)
+    if output is not None:
+        check_output(output, "--output", TABLE, read, make_folder=True)
     recommender = load(run_dir, request.checkpoint, request.data)
     data = recommender.trained.data
-    barred = recommender.known_items(read_lines(request.exclude, "--exclude") if request.exclude else [])
+    barred = recommender.known_items(read_items(request.exclude, "--exclude", data, say) if request.exclude else [])
     if request.top_k > recommender.num_items:
         say(f"--top_k {request.top_k:,}: the catalogue has {recommender.num_items:,} items, so no list is longer")
     tally = Tally()
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError.of(error, f"making {output.parent}") from None
-    with table_writer(output, SCHEMA) as write:
+    shown, longest = (math.inf, request.top_k) if output is None else (request.show, SHOWN)
+    with _writer(output) as write:
         for histories in wanted_histories(recommender.trained, request, say):
             known = histories.known_only(recommender.num_items)
             lists = [best for some in recommender.lists(known, request.top_k, barred, request.new_only) for best in some]
             write(_as_table(known.names, lists, SCHEMA))
-            for place in range(min(len(lists), request.show - tally.customers)):
-                print(described(known.names[place], known.part(place, place + 1), data, lists[place][:5]))
+            for place in range(int(min(len(lists), max(0, shown - tally.customers)))):
+                print(described(known.names[place], known.part(place, place + 1), data, lists[place][:longest]))
             tally.add(histories, known, lists)
-    say(f"{output}: {tally}")
+    say(f"{output}: {tally}" if output else str(tally))
+
+
+def _writer(output: Path | None) -> contextlib.AbstractContextManager[Callable[[pa.Table], None]]:
+    """What takes the rows of the file; nothing does where there is none."""
+    if output is None:
+        return contextlib.nullcontext(lambda table: None)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError.of(error, f"making {output.parent}") from None
+    return table_writer(output, SCHEMA)
 
 
 def say(text: str) -> None:

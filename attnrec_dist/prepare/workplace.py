@@ -98,6 +98,14 @@ def check_replaceable(output: Path) -> None:
         raise ConfigError(f"output {output}: is a file; choose another with --output DIR")
 
 
+def refuse_existing(output: Path) -> None:
+    """Raises ConfigError for a data set that is there already: replacing it is to be asked for."""
+    if os.path.exists(output / MANIFEST):
+        raise ConfigError(
+            f"output {output}: holds a data set already; type --overwrite to replace it, or choose another with --output DIR"
+        )
+
+
 def _locked(scratch: Path) -> int:
     """A descriptor that holds the lock until it is closed or the process ends, however it ends."""
     while True:

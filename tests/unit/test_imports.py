@@ -25,6 +25,7 @@ LEVELS = [
     ["run_config"],
     ["commands"],
     ["terminal", "fault_report"],
+    ["help"],
     ["cli"],
     ["__init__", "__main__"],
 ]

@@ -74,8 +74,8 @@ def test_the_threshold_is_the_one_that_validation_chose(ranking, attnrec, tmp_pa
 
 def test_plot_and_help(ranking, attnrec):
     assert attnrec("plot", ranking / "run").code == 0
-    assert "--model.combine" in attnrec("train", ranking / "ranking.yaml", "--help").out
-    assert "ranking" in attnrec("evaluate", "--help").out
+    assert "--model.combine" in attnrec("train", ranking / "ranking.yaml", "--help-all").out
+    assert "ranking" in attnrec("evaluate", "--help-all").out
 
 
 def test_a_replayed_step_names_a_customer_whose_steps_hold_it(ranking, attnrec):

@@ -7,13 +7,16 @@ import csv
 import dataclasses
 import datetime
 import doctest
+import re
 from collections import Counter, defaultdict
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import attnrec_dist
 from attnrec_dist import load
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.errors import ConfigError, InputError
@@ -355,3 +358,45 @@ def test_parquet_times_of_any_unit_are_unix_seconds(trained, tmp_path, kind):
     pq.write_table(pa.table({"user": ["a", "a"], "item": ["item-1", "item-2"], "timestamp": stamps}), tmp_path / "fresh.parquet")
     model = load_model(trained.run)
     assert read_histories(tmp_path / "fresh.parquet", model.data, model.config).times.tolist() == seconds.to_pylist()
+
+
+def test_chosen_customers_are_printed_without_a_file(trained, attnrec, tmp_path):
+    done = attnrec("recommend", trained.run, "--users", "u1", "nobody", "--top_k", "7")
+    assert done.code == 0, done.err
+    assert done.out.count("customer ") == 2
+    assert done.out.count("  7. ") == 2, "the whole list"
+    assert "2 customers, 7 items each" in done.err
+    for options in (["--show", "0"], ["--show", "1"]):
+        assert attnrec("recommend", trained.run, "--users", "u1", "nobody", "--top_k", "7", *options).out == done.out
+    filed = attnrec("recommend", trained.run, "--users", "u1", "nobody", "--output", tmp_path / "o.csv")
+    assert filed.out == ""
+
+
+def test_ids_to_exclude_that_nobody_knows_are_told(trained, attnrec, tmp_path):
+    (tmp_path / "few").write_text("item-1\nitem_2\nITEM-3\nx\ny\n")
+    done = attnrec("recommend", trained.run, "--users", "u1", "--exclude", tmp_path / "few")
+    assert f"--exclude {tmp_path / 'few'}: 4 of 5 ids not in the data set: 'item_2', 'ITEM-3', 'x', ..." in done.err
+    (tmp_path / "known").write_text("item-1\n")
+    assert "not in the data set" not in attnrec("recommend", trained.run, "--users", "u1", "--exclude", tmp_path / "known").err
+
+
+def test_a_loaded_model_is_shown_in_a_line_and_load_is_listed(trained, recommender):
+    best = (trained.run / "best").resolve().name
+    assert repr(recommender) == f"<Recommender of {trained.run}, sasrec, {best}, on {recommender.trained.device}>"
+    assert "load" in dir(attnrec_dist)
+    assert "__version__" in dir(attnrec_dist)
+
+
+def test_the_readmes_python_runs_after_make_train(trained, capsys, monkeypatch, tmp_path):
+    """On the tiny run, put where `make train` puts its own."""
+    root = Path(__file__).parents[2]
+    code = re.search(r"```python\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)[1]
+    run = re.search(r'load\("([^"]+)"\)', code)[1]
+    makefile = (root / "Makefile").read_text()
+    made = re.search(r"^RUN := (.*)$", makefile, re.MULTILINE)[1]
+    assert run.replace(made, "$(RUN)") in re.findall(r"--(?:run_dir|output) (\S+)", makefile)
+    (tmp_path / run).parent.mkdir(parents=True)
+    (tmp_path / run).symlink_to(trained.run)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["1", "2", "3", "4", "5"]
