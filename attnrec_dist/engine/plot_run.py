@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnrec_dist.data.manifest import read_manifest
 from attnrec_dist.errors import AttnrecError, ConfigError, StorageError
-from attnrec_dist.evaluation.plots import curves
+from attnrec_dist.evaluation.plots import curves, read_curves
 from attnrec_dist.run_dir import RunDir, write_whole
 from attnrec_dist.settings import read_yaml
 from attnrec_dist.stored import read_tree
@@ -36,6 +36,7 @@ def plot_run(run: RunDir, config: Callable[[], RunConfig]) -> Path:
     for section in ("data", "evaluation"):
         if not isinstance(tree.setdefault(section, {}), dict):
             raise ConfigError(f"{run.config}: {section}: expected keys, found {tree[section]!r}; put the run's own back")
+    read_curves(run.metrics)  # a run without a step is refused before anything is measured
     chosen = str(tree["evaluation"].get("metric", ""))
     try:
         values = kept(run, tree, config)

@@ -35,8 +35,6 @@ def curves(metrics_jsonl: Path, png: Path, selected: str = SHOWN, baselines: Map
     """
     figure = new_figure(11, 4.2, "drawing curves")
     losses, evaluations = read_curves(metrics_jsonl)
-    if not losses and not evaluations:
-        raise RunDirError(f"{metrics_jsonl}: no step is logged yet; draw the curves once training has begun")
     left, right = figure.subplots(1, 2)
     _draw_loss(left, losses)
     _draw_evaluations(right, evaluations, selected, baselines)
@@ -72,7 +70,9 @@ def save(figure: Any, png: Path) -> None:
 
 
 def read_curves(metrics_jsonl: Path) -> tuple[dict[int, float], dict[str, dict[int, float]]]:
-    """({step: loss}, {"eval/...": {step: value}}) of a metrics.jsonl; of a step logged twice the later line counts."""
+    """({step: loss}, {"eval/...": {step: value}}) of a metrics.jsonl; of a step logged twice the later line counts.
+
+    Raises RunDirError when no step is logged."""
     losses: dict[int, float] = {}
     evaluations: dict[str, dict[int, float]] = {}
     for _, record in json_lines(metrics_jsonl):
@@ -84,6 +84,8 @@ def read_curves(metrics_jsonl: Path) -> tuple[dict[int, float], dict[str, dict[i
         for key, value in record.items():
             if key.startswith("eval/") and isinstance(value, int | float):
                 evaluations.setdefault(key, {})[step] = float(value)
+    if not losses and not evaluations:
+        raise RunDirError(f"{metrics_jsonl}: no step is logged yet; draw the curves once training has begun")
     return losses, evaluations
 
 

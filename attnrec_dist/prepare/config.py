@@ -64,7 +64,8 @@ class PrepareConfig(Section):
         is_lines = self.input.format in LINE_FORMATS
         lines = f"input.format {self.input.format}" if is_lines else f"columns.timestamp.unit {self.columns.timestamp.unit}"
         if self.split.kind == "time":
-            raise ValueError(f"split.kind: time needs times that users share, {lines} has places only; set it to leave_one_out")
+            kind = "leave_one_out" if self.has_no_baskets else "leave_last_basket"
+            raise ValueError(f"split.kind: time needs times that users share, {lines} has places only; set it to {kind}")
         if self.baskets.gap is not None:
             raise ValueError(f"baskets.gap: {lines} has no times, so no gaps between them; leave it out")
         if self.split.kind == "leave_last_basket" and self.has_no_baskets:

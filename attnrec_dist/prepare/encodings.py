@@ -52,7 +52,7 @@ def _ends(text: bytes, last: str) -> int:
 
 
 def likely(text: bytes) -> str:
-    """The encoding that bytes which are no UTF-8 look like.
+    """The encoding that bytes which are no UTF-8 look like; "" where they look like no text.
 
     >>> likely("Käse;Größe".encode("latin-1")), likely("商品,类别".encode("gbk")), likely("Preis: 5 €".encode("cp1252"))
     ('latin-1', 'gb18030', 'cp1252')
@@ -61,7 +61,8 @@ def likely(text: bytes) -> str:
         if text.startswith(mark):
             return encoding
     if b"\0" in text:
-        return "utf-16-le" if text[1:2] == b"\0" else "utf-16-be"
+        by_order = "utf-16-le" if text[1:2] == b"\0" else "utf-16-be"
+        return by_order if 4 * text.count(b"\0") >= len(text) else ""
     text = text[: 2**20]
     runs = re.findall(rb"[\x80-\xff]+", text)
     if 2 * sum(len(run) > 1 for run in runs) > len(runs):

@@ -68,7 +68,7 @@ def chunks(path: Path, layout: TextFormat) -> Iterator[bytes]:
         if (place := chunk.find(b"\0")) >= 0:
             raise InputError(
                 f"{path}: line {_line_at(path, layout, before + place):,} holds a NUL byte: it is damaged, or no "
-                f"text, or UTF-16; then set {layout.where}.encoding: {likely(chunk[:64]) if before == 0 else 'utf-16'}"
+                f"text, or UTF-16; then set {layout.where}.encoding: {(before == 0 and likely(chunk[:64])) or 'utf-16'}"
             )
         if (mark := _joined(tail, chunk[start:])) is not None:
             raise InputError(
@@ -86,6 +86,8 @@ def _in_utf_8(path: Path, layout: TextFormat) -> Iterator[bytes]:
         yield from as_utf_8(_raw(path, layout), layout.encoding)
     except Undecodable as fault:
         line, guess = f"{path}: line {fault.before + 1:,} is not {layout.encoding.upper()} text", likely(fault.around)
+        if not guess:
+            raise InputError(f"{line} and holds a NUL byte, as no text does; is it damaged? Fetch it again") from None
         other = f"; if it is {guess}, set {layout.where}.encoding: {guess}" if guess != layout.encoding else ""
         raise InputError(
             f"{line}{other}, else to its own (latin-1, cp1252, gb18030, ...); or is {layout.where}.format right?"

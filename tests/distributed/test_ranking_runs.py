@@ -73,7 +73,7 @@ def test_processes_and_accumulation_change_nothing_but_rounding(trial: Callable[
     keys = {"model__dropout": 0, "model__unseen": 0, "train__precision": "fp64"}
     plain, three = trial(**keys), trial(**keys)
     plain.run(launcher="plain", train__micro_batch_tokens=ONE_MICRO_BATCH)
-    three.run(3, train__micro_batch_tokens=60)
+    three.run(3, train__micro_batch_tokens=45)
     assert samples(three) == samples(plain)
     assert {len(entries[0]["samples"]) for entries in plain.trained().values()} == {1}
     assert min(len(entries[0]["samples"]) for entries in three.trained().values()) >= 2

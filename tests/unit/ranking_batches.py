@@ -29,7 +29,7 @@ EXAMPLES = ExamplesSpec(
     known=dict.fromkeys(TASKS, COUNTS),
     positives={"label": {"train": 50}, "cart": {"train": 20}},
     shards={},
-    vocabulary=Shard(name="v", rows=0, bytes=0, sha256=""),
+    vocabulary=Shard(name="v", rows=0, bytes=0, sha256="0" * 64),
 )
 SPEC = DataSpec(num_items=NUM_ITEMS, max_length=12, event_types=EVENT_TYPES, examples=EXAMPLES)
 

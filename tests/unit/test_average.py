@@ -92,7 +92,7 @@ def test_a_resume_goes_on_bitwise_with_both(tmp_path):
     module, optimizer = tiny()
     for number in range(1, 5):
         step(module, optimizer, number, decay=0.8)
-    path = checkpoint.save(run, Progress(4), alone(module, optimizer), {"data fingerprint": "f"})
+    path = checkpoint.save(run, Progress(4), alone(module, optimizer), {"data fingerprint": "f", "model": "m"})
     other, other_optimizer = tiny()
     checkpoint.load_weights(path, other)
     checkpoint.load(path, alone(other, other_optimizer))
@@ -110,7 +110,7 @@ def test_what_is_loaded_is_aligned_as_what_was_trained(tmp_path):
     run.create()
     module, optimizer = tiny()
     step(module, optimizer, 1, 0.9)
-    path = checkpoint.save(run, Progress(1), alone(module, optimizer), {"data fingerprint": "f"})
+    path = checkpoint.save(run, Progress(1), alone(module, optimizer), {"data fingerprint": "f", "model": "m"})
     other, other_optimizer = tiny()
     checkpoint.load(path, alone(other, other_optimizer))
     addresses = [value.data_ptr() % 64 for state in other_optimizer.state.values() for value in state.values()]
@@ -125,7 +125,7 @@ def test_the_checkpoint_serves_the_average_and_keeps_the_raw_weights(tmp_path):
     module.model.register_buffer("kept", torch.ones(2))
     for number in range(1, 5):
         step(module, optimizer, number, decay=0.8)
-    path = checkpoint.save(run, Progress(4), alone(module, optimizer), {"data fingerprint": "f"})
+    path = checkpoint.save(run, Progress(4), alone(module, optimizer), {"data fingerprint": "f", "model": "m"})
     served, stored = read_weights(path), load_file(path / OBJECTIVE_FILE)
     names = [name.removeprefix("model.") for name, _ in module.named_parameters()]
     assert served.keys() == {*names, "kept"}

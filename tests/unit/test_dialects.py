@@ -33,7 +33,7 @@ def read(tmp_path: Path, name: str, said: list[str] | None = None, **sections: A
     """The data set of a file or directory of tmp_path."""
     output = tmp_path / f"data{len(list(tmp_path.iterdir()))}"
     input_section = {"files": [str(tmp_path / name)], **sections.pop("input", {})}
-    split = {"kind": "leave_one_out"}
+    split = {"kind": "leave_one_out", "ties": "keep"}
     config = config_of([], input=input_section, **{"split": split, **sections})
     prepare(config, tmp_path, output, said.append if said is not None else lambda _: None)
     return DataSet.open(output)
