@@ -123,8 +123,7 @@ class JoinSection(OneFile):
 class InputSection(Dialect):
     files: list[str] = Field(
         min_length=1,
-        description="raw log: a path or a list of paths; * and ? match many, of a directory all files are read but hidden ones "
-        "and those that begin with _; day=5 in a directory's name is a column. Relative paths start at the YAML file's directory",
+        description="raw log: paths, patterns with * and ?, directories (day=5 in a path is a column); relative: from the YAML's directory",
     )
     format: Literal["auto", "csv", "tsv", "parquet", "jsonl", "user_items", "pairs"] = Field(
         default="auto",

@@ -507,10 +507,11 @@ def test_the_commands_end_with_them(tmp_path, capsys):
     (tmp_path / "log.yaml").write_text(f"input: {{files: log.csv}}\n{columns}\noutput: {{dir: x}}\n")
     assert main(["prepare", str(tmp_path / "log.yaml"), "--output", str(tmp_path / "set")]) == 0
     said = capsys.readouterr().err.splitlines()
-    assert said[-2] == "findings, worst first:"
-    assert said[-1].startswith("  - user ids that say there is none, such as 'NULL': 500 of 5,000 events (10.0%)")
+    assert said[-3] == "findings, worst first:"
+    assert said[-1].startswith("next: attnrec inspect ")
+    assert said[-2].startswith("  - user ids that say there is none, such as 'NULL': 500 of 5,000 events (10.0%)")
     assert main(["inspect", str(tmp_path / "set")]) == 0
-    assert said[-1] in capsys.readouterr().out
+    assert said[-2] in capsys.readouterr().out
 
 
 def test_examples_in_docstrings():

@@ -150,7 +150,7 @@ def test_a_unit_or_format_that_does_not_fit_is_named(tmp_path):
     assert "columns.timestamp.unit: s" in refusal(tmp_path, ["20260301", "20260302"])
     day = refusal(tmp_path, [str(day) for day in range(1, 712)], column="DAY")
     assert "holds numbers of days or the like" in day
-    assert "write a column of whole times" in day
+    assert "and clock to the column of the time of day" in day
     assert seconds(["20260301"], unit="s") == seconds(["20260301"], unit="s", else_auto=True) == [20260301]
     assert seconds(["01/03/2026", TEN], format="%d/%m/%Y", else_auto=True) == [TEN - 36_000, TEN]
     with pytest.raises(InputError, match="found dates such as 20260301"):
