@@ -123,7 +123,8 @@ class JoinSection(OneFile):
 class InputSection(Dialect):
     files: list[str] = Field(
         min_length=1,
-        description="raw log: paths, patterns with * and ?, directories (day=5 in a path is a column); relative: from the YAML's directory",
+        description="raw log: paths, patterns with * and ?, directories (day=5 in a path is a column); relative: from the YAML's "
+        "directory",
     )
     format: Literal["auto", "csv", "tsv", "parquet", "jsonl", "user_items", "pairs"] = Field(
         default="auto",
