@@ -42,7 +42,7 @@ $(DATA)/manifest.json: configs/prepare/quickstart.yaml | $(CORE)
 $(DATA)-refit/manifest.json: configs/prepare/quickstart.yaml | $(CORE)
 	$(BIN)/attnrec prepare configs/prepare/quickstart.yaml --output $(DATA)-refit --overwrite --split.train 0.9 --split.validation 0 --split.test 0.1
 
-test: $(DEV)  ## the test suite (under 10 minutes on 2 cores)
+test: $(DEV)  ## the test suite (about 12 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --durations=15
 
 test-slow: $(DEV)  ## the longer tests as well
