@@ -90,6 +90,13 @@ def load_model(
         loss = tree.get("loss") or {}
         keys = build(loss_config_class(loss.get("name", DEFAULT[model_task(name)])), loss, where)
         rank_as_trained(model.table, getattr(keys, "normalize", False))  # type: ignore[arg-type]
+    model = _with_weights(model, folder, where)
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return TrainedModel(run_dir, folder, config, tree, data_set, model.to(device).eval(), device)
+
+
+def _with_weights(model: nn.Module, folder: Path, where: str) -> nn.Module:
+    """The model with a checkpoint's weights, in their type. Raises CheckpointError where they do not fit."""
     weights = read_weights(folder)
     if next(iter(weights.values())).dtype == torch.float64:
         model = model.double()
@@ -99,8 +106,7 @@ def load_model(
         raise CheckpointError(
             f"{folder}: its weights do not fit the model of {where}: {str(error).splitlines()[-1].strip()}"
         ) from None
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return TrainedModel(run_dir, folder, config, tree, data_set, model.to(device).eval(), device)
+    return model
 
 
 @dataclass

@@ -37,7 +37,7 @@ from attnrec_dist.inference.histories import (
 )
 from attnrec_dist.inference.load import Answered, TrainedModel, answered, load_model
 from attnrec_dist.inference.reasons import asked_at, reason
-from attnrec_dist.inference.words import names
+from attnrec_dist.inference.words import date, names
 from attnrec_dist.layout import counted, paragraph
 from attnrec_dist.ops.top_k import top_k
 from attnrec_dist.outputs import TABLE, check_output, table_writer
@@ -383,12 +383,12 @@ def _as_table(names: list[str], lists: list[list[Recommendation]], schema: pa.Sc
 def described(name: str, history: CustomerHistories, data: DataSet, best: list[Recommendation]) -> str:
     """A customer's newest baskets and list, for reading."""
     has_places = data.manifest.times_are_places
-    at = "" if has_places or not len(history.times) else f", on {_date(asked_at(history, data))}"
+    at = "" if has_places or not len(history.times) else f", on {date(asked_at(history, data))}"
     lines = ["\n" + paragraph(f"customer {name}{at}", "  ", "")]
     for time in np.unique(history.times)[-3:]:
         items = history.items[history.times == time]
         more = f" and {len(items) - 4} more" if len(items) > 4 else ""
-        when = f"event {time + 1:,}" if has_places else _date(int(time))
+        when = f"event {time + 1:,}" if has_places else date(int(time))
         lines.append(paragraph(f"{', '.join(names(data, items[:4]))}{more}", " " * (len(when) + 4), f"  {when}  "))
     without = "without history: " + ("the most frequent" if has_places else "the most frequent of the log's last 14 days")
     for each in best:
@@ -396,7 +396,3 @@ def described(name: str, history: CustomerHistories, data: DataSet, best: list[R
         told = f"{(each.title or '').strip() or each.item}{f' ({why})' if why else ''}"
         lines.append(paragraph(told, "     ", f"  {each.rank}. "))
     return "\n".join(lines)
-
-
-def _date(second: int) -> str:
-    return str(np.datetime64(second, "s").astype("datetime64[D]"))

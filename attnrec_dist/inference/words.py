@@ -13,6 +13,11 @@ def names(data: DataSet, items: np.ndarray) -> list[str]:
     return [(title or "").strip() or identity for title, identity in zip(data.titles(items), data.item_ids(items))]
 
 
+def date(second: int) -> str:
+    """The day of a unix second, UTC."""
+    return str(np.datetime64(second, "s").astype("datetime64[D]"))
+
+
 def moment(time: int) -> str:
     """Weekday, hour and date of a unix second, UTC.
 
