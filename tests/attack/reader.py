@@ -93,10 +93,10 @@ def _add_text(log: Log, text: str, kind: str, config: Any) -> None:
         log.sure_count = False  # readers differ about blank lines and about quotes inside a value
     names = list(config.input.names) if not config.input.header else rows.pop(0) if rows else []
     _check_names(names, config)
-    if any(len(row) != len(names) for row in rows):
-        raise Unreadable("rows of different lengths")
-    columns = dict(zip(names, zip(*rows))) if rows else dict.fromkeys(names, ())
-    _add_events(log, columns, len(rows), config)
+    whole = [row for row in rows if len(row) == len(names)]
+    log.rows += len(rows) - len(whole)  # ragged: counted as damaged, no events
+    columns = dict(zip(names, zip(*whole))) if whole else dict.fromkeys(names, ())
+    _add_events(log, columns, len(whole), config)
 
 
 def _stray_quotes(text: str, delimiter: str, quote: str) -> bool:
