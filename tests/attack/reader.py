@@ -152,7 +152,7 @@ def _texts(column: pa.ChunkedArray) -> tuple[Any, ...]:
 def _float(value: float | None) -> str | int | None:
     if value is None or math.isnan(value):
         return None
-    return str(int(value)) if value == math.floor(value) and abs(value) < 2**53 else 0
+    return str(int(value)) if abs(value) < 2**53 and value == math.floor(value) else 0
 
 
 def _add_events(log: Log, columns: dict[str, tuple[Any, ...]], count: int, config: Any) -> None:
