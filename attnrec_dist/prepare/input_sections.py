@@ -147,6 +147,7 @@ class InputSection(Dialect):
     )
     unnest: str | None = Field(
         default=None,
+        min_length=1,
         description="a field of jsonl that holds a list: a row for each of its values, as if that stood in the list's place. "
         "events: events.id names a field of theirs",
     )

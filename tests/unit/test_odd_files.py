@@ -107,13 +107,14 @@ LATE = [{**row, "time": str(int(row["time"]) + k)} for k in range(60) for row in
 @pytest.mark.parametrize("files", [1, 2])
 def test_a_field_that_comes_after_a_thousand_lines_is_read(tmp_path, nested, files):
     columns = {"numeric": ["product.price" if nested else "price"], "missing_numeric": -1}
-    objects = [{name: value for name, value in row.items() if name != "price" or k > 1500} for k, row in enumerate(LATE)]
+    kept = {k for k in range(len(LATE)) if k > 1500 or k < 20 * (files - 1)}  # of two files the first has it from the start
+    objects = [{name: value for name, value in row.items() if name != "price" or k in kept} for k, row in enumerate(LATE)]
     wide = [{**each, "price": each.get("price", "")} for each in objects]
     expected = [events for *_, events in contents(run_of(tmp_path, wide, csv, "csv", {**columns, "numeric": ["price"]}))]
     shown = [{**each, "product": {"price": each.pop("price")}} if nested and "price" in each else each for each in objects]
     (tmp_path / "log").mkdir()
-    for part in range(files):
-        (tmp_path / "log" / f"{part}.jsonl").write_text(lines(shown[part::files]), encoding="utf-8")
+    for part, some in enumerate([shown[:20], shown[20:]] if files == 2 else [shown]):
+        (tmp_path / "log" / f"{part}.jsonl").write_text(lines(some), encoding="utf-8")
     assert [events for *_, events in contents(read(tmp_path, "log", columns=columns))] == expected
 
 
@@ -143,11 +144,13 @@ UNNEST = {
 }
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "json"])
-def test_a_list_in_json_gives_a_row_for_each_of_its_values(tmp_path, suffix):
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_list_in_json_gives_a_row_for_each_of_its_values(tmp_path, deep):
     expected = contents(read_plain(tmp_path))
-    (tmp_path / f"log.{suffix}").write_text(lines(baskets()), encoding="utf-8")
-    assert contents(read(tmp_path, f"log.{suffix}", **UNNEST)) == expected
+    objects = [{"user": each["user"], "order": {"events": each["events"]}} for each in baskets()] if deep else baskets()
+    (tmp_path / "log.jsonl").write_text(lines(objects), encoding="utf-8")
+    asked = json.loads(json.dumps(UNNEST).replace("events", "order.events" if deep else "events"))
+    assert contents(read(tmp_path, "log.jsonl", **asked)) == expected
 
 
 def read_plain(tmp_path):
