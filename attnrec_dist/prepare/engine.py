@@ -153,7 +153,7 @@ class DuckEngine:
 
 
 def _one_line(message: str) -> str:
-    """The first lines, without the advice that is about DuckDB's own options."""
-    said = [line.strip() for line in message.splitlines()[:4]]
+    """The first lines, without the advice that is about DuckDB's own options, and its numbers of lines, which count rows."""
+    said = [line.strip() for line in re.sub(r"(CSV Error) on Line: \d+", r"\1", message).splitlines()[:4]]
     shown = [line for line in said if line and not line.startswith(("Possible", "Use ", "LINE ", "*", "^", "file = "))]
     return "; ".join(line if len(line) <= 120 else line[:117] + "..." for line in shown) or "it does not say why"

@@ -64,7 +64,9 @@ class ExampleMaker:
         columns = config.columns
         zone = columns.timestamp.time_zone
         own = self.label.kind != "sampled"
-        self.log = Log(event_types, columns.numeric, columns.missing_numeric, zone, own)
+        files = {"item": config.items, "user": config.users}
+        commas = tuple(whose for whose, file in files.items() if file is not None and file.decimal == ",")
+        self.log = Log(event_types, columns.numeric, columns.missing_numeric, zone, commas, own)
         self.features = [self._feature(place, name) for place, name in enumerate(config.features)]
         self.unmatched: dict[str, list[Finding]] = {}  # of the item's and the user's file
 
@@ -164,7 +166,7 @@ class ExampleMaker:
             ):
                 raise InputError(
                     f"{file}: features.{feature.name} is numeric, but id {id_!r} has {shown!r} there; set type: categorical, "
-                    "or a pattern that finds the number"
+                    f"a pattern that finds the number, or {whose}s.decimal"
                 )
         described = "SELECT id FROM texts WHERE id IS NOT NULL"
         self.unmatched[whose] = unmatched(self.engine, whose, described, f"have a row in {whose}s.file")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from attnrec_dist.prepare.as_of import AsOf
-from attnrec_dist.prepare.sql import NUMBER, clamped, identifier, text
+from attnrec_dist.prepare.sql import NUMBER, clamped, identifier, text, with_point
 
 if TYPE_CHECKING:
     from attnrec_dist.prepare.examples_config import FeatureSection
@@ -30,6 +30,7 @@ class Log:
     numeric: list[str]
     missing_numeric: float | None  # stands in the log for a missing number
     time_zone: str
+    decimal_comma: tuple[str, ...]  # whose file writes numbers so: item, user
     own_numbers: bool  # whether an example is an event; false: its item may have been drawn
 
     def is_one_of(self, events: list[str] | None) -> str:
@@ -128,7 +129,8 @@ def attribute(asked: FeatureSection, log: Log) -> Recipe:
         value = f"nullif(regexp_extract({value}, {text(asked.pattern)}, {re.compile(asked.pattern).groups}), '')"
     if asked.type != "numeric":
         return Recipe(value, "categorical")
-    number = f"CASE WHEN regexp_full_match({value}, '{NUMBER}') THEN TRY_CAST({value} AS DOUBLE) END"
+    written = with_point(value) if asked.kind in log.decimal_comma else value
+    number = f"CASE WHEN regexp_full_match({written}, '{NUMBER}') THEN TRY_CAST({written} AS DOUBLE) END"
     return Recipe(number, text=value)
 
 

@@ -6,7 +6,7 @@ import difflib
 import glob
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,10 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from attnrec_dist.errors import InputError, StorageError
+from attnrec_dist.layout import counted
 
 COMPRESSIONS = {"gz": "gzip", "zst": "zstd"}  # what can be read; Parquet brings its own
 
-_NO_DATA = ("_SUCCESS", "_metadata", "_common_metadata")  # of Spark and Parquet, beside the data
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 # The first bytes of files that are not what their name says. No text begins so.
@@ -69,12 +69,20 @@ def require_same(stamps: dict[Path, Stamp]) -> None:
             raise InputError(f"{path}: changed while it was read ({sizes}); wait until it is complete and run the same again")
 
 
-def find_files(patterns: list[str], base: Path, where: str, in_order: bool = False) -> dict[Path, dict[str, str | None]]:
+def find_files(
+    patterns: list[str],
+    base: Path,
+    where: str,
+    in_order: bool = False,
+    of_one_kind: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> dict[Path, dict[str, str | None]]:
     """{file that the patterns match: the columns that its directories' names give}, sorted, each file once.
 
-    Of a directory, all files below it are meant but hidden ones and those that begin with _. With `in_order` they come as
-    they are listed, and no pattern or directory may be among them. Raises InputError for one that matches none, and for what is
-    no plain file: it is read more than once.
+    Of a directory, all files below it are meant. Of these, and of what a pattern matches, names that begin with . or _ are no
+    data; it is told. With `in_order` they come as they are listed, and no pattern or directory may be among them. With
+    `of_one_kind` those of a directory or pattern must have names that end alike. Raises InputError for one that matches none,
+    and for what is no plain file: it is read more than once.
     """
     found: dict[Path, dict[str, str | None]] = {}
     for pattern in patterns:
@@ -85,34 +93,57 @@ def find_files(patterns: list[str], base: Path, where: str, in_order: bool = Fal
                 f"{where}: the order of the lines is the time, and the {kind} {pattern} does not tell the order of its files; "
                 "list them one by one, the earliest first"
             )
-        for match in _matches(path, pattern, where):
+        matches, passed_over = _matches(path, pattern, where)
+        if passed_over:
+            shown = f"{', '.join(file.name for file in passed_over[:3])}{', ...' if len(passed_over) > 3 else ''}"
+            tell(f"note: {where}: {pattern}: {counted(len(passed_over), 'file')} passed over, no data by name: {shown}")
+        if of_one_kind:
+            _require_one_kind(matches, pattern, where)
+        for match in matches:
             found.setdefault(_plain(match, where), partition_of(match))
     return found if in_order else dict(sorted(found.items()))
 
 
-def _matches(path: Path, pattern: str, where: str) -> list[Path]:
-    if path.exists():
-        matches = [path]
-    else:
-        matches = [Path(match) for match in glob.glob(str(path), recursive=True)]
-        matches = [match for match in matches if match.name not in _NO_DATA]
+def _matches(path: Path, pattern: str, where: str) -> tuple[list[Path], list[Path]]:
+    """The files that are meant, and those that are passed over by their names."""
+    matches = [path] if path.exists() else [Path(match) for match in glob.glob(str(path), recursive=True)]
     directories = [match for match in matches if match.is_dir()]
+    root = path
     if directories and len(directories) == len(matches):  # else ** has met the files in them, too
         matches = [file for directory in directories for file in _files_below(directory)]
-        if not matches:
-            raise InputError(
-                f"{where}: the directory {directories[0]} holds no file to read; name another, or type --{where} PATH"
-            )
-    matches = [match for match in matches if not match.is_dir()]
-    if not matches:
+    while glob.has_magic(str(root)) and not root.exists():
+        root = root.parent
+    files = [match for match in matches if not match.is_dir()]
+    kept = [file for file in files if _is_data(file, root) or any(part[0] in "._" for part in path.relative_to(root).parts)]
+    if not kept and directories:
+        raise InputError(f"{where}: the directory {directories[0]} holds no file to read; name another, or type --{where} PATH")
+    if not kept:
         what = "no file matches" if glob.has_magic(pattern) else "no such file:"
         raise InputError(f"{where}: {what} {path}{_similar_file(path)}; set it, or type --{where} PATH")
-    return matches
+    return kept, sorted(set(files) - set(kept))
 
 
 def _files_below(directory: Path) -> list[Path]:
-    found = [Path(folder, name) for folder, _, names in os.walk(directory, followlinks=True) for name in names]
-    return [file for file in found if not any(part[0] in "._" for part in file.relative_to(directory).parts)]
+    return [Path(folder, name) for folder, _, names in os.walk(directory, followlinks=True) for name in names]
+
+
+def _is_data(file: Path, root: Path) -> bool:
+    """Whether no name below `root` is one of those that Spark, Hive and others give to what is no data."""
+    return not any(part[0] in "._" for part in file.relative_to(root).parts)
+
+
+def _require_one_kind(files: list[Path], pattern: str, where: str) -> None:
+    """Raises InputError where a file's name ends otherwise than those of the others."""
+    by_suffix: dict[str, list[Path]] = {}
+    for file in files:
+        suffix, _ = suffixes_of(file)
+        by_suffix.setdefault(suffix if suffix.isalpha() else "", []).append(file)
+    if len(by_suffix) > 1:
+        usual, *_, rare = sorted(by_suffix, key=lambda suffix: (-len(by_suffix[suffix]), suffix))
+        raise InputError(
+            f"{where}: {by_suffix[rare][0]} is not named like the other files of {pattern}, such as {by_suffix[usual][0].name}; "
+            "if it is no data, set it aside; else list the files, or patterns of them"
+        )
 
 
 def partition_of(path: Path) -> dict[str, str | None]:

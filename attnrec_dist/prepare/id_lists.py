@@ -17,6 +17,7 @@ from attnrec_dist.prepare.files import find_files, suffixes_of
 from attnrec_dist.prepare.findings import shown
 from attnrec_dist.prepare.reading import Source
 from attnrec_dist.prepare.text_files import TextFormat
+from attnrec_dist.prepare.wanted import require_columns
 
 
 def open_lists(config: PrepareConfig, base_dir: Path) -> dict[str, list[Source]]:
@@ -36,7 +37,7 @@ def _opened(ids: IdsFile, base_dir: Path, where: str) -> list[Source]:
     sources = reading.inspect(files, "auto" if is_table else "pairs", TextFormat(delimiter=ids.delimiter, where=where))
     if ids.column is None:
         return sources
-    reading.require_columns(sources, {f"{where}.column": ids.column})
+    require_columns(sources, {f"{where}.column": ids.column})
     return reading.verified(sources, [ids.column])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -14,6 +15,11 @@ from attnrec_dist.settings import Section
 
 RESERVED_ITEM_COLUMNS = ("index", "id", "count")
 LINE_FORMATS = ("user_items", "pairs")  # their order is the time: prepare/lines.py
+
+Decimal = Literal[".", ","]
+DECIMAL: Any = Field(
+    default=".", description="in numbers. ',': 12,50; points, blanks and apostrophes before three digits group thousands"
+)
 
 
 class Dialect(Section):
@@ -94,6 +100,7 @@ class EntityFile(OneFile):
     """A file with a row an item or a user."""
 
     id: str = Field(description="its column with the id, as in the log")
+    decimal: Decimal = DECIMAL
     columns: dict[str, str] = Field(default={}, description="text to read: our name -> column of the file")
 
     @field_validator("columns")
@@ -138,9 +145,13 @@ class InputSection(Dialect):
         description="a second file, for example of orders whose lines `files` holds: its columns may be named, too, those that "
         "both have as join.NAME; rows without a match are left out and counted",
     )
-    decimal: Literal[".", ","] = Field(
-        default=".", description="in numbers. ',': 12,50; points, blanks and apostrophes before three digits group thousands"
+    unnest: str | None = Field(
+        default=None,
+        min_length=1,
+        description="a field of jsonl that holds a list: a row for each of its values, as if that stood in the list's place. "
+        "events: events.id names a field of theirs",
     )
+    decimal: Decimal = DECIMAL
     start: str | None = Field(
         default=None, description="when the log begins, ISO 8601: events before it are left out and counted; null: with its first"
     )
@@ -160,6 +171,9 @@ class InputSection(Dialect):
         description="stop when more rows than this share are damaged, or lack a user, an item, a readable time or number",
     )
 
+    def layout(self, where: str) -> TextFormat:
+        return replace(super().layout(where), unnest=self.unnest)
+
     @model_validator(mode="after")
     def _dates(self) -> InputSection:
         start, end = (moment(text, "UTC") if text is not None else None for text in (self.start, self.end))
@@ -169,6 +183,8 @@ class InputSection(Dialect):
 
     @model_validator(mode="after")
     def _names_or_header(self) -> InputSection:
+        if self.unnest is not None and self.format not in ("auto", "jsonl"):
+            raise ValueError(f"unnest is of jsonl files; leave it out with format {self.format}")
         if self.format in (*LINE_FORMATS, "jsonl"):
             given = {"delimiter": self.delimiter, "quote": self.quote != '"', "header": not self.header, "names": self.names}
             for key in [key for key, is_given in given.items() if is_given]:

@@ -4,7 +4,7 @@
     reading.py   files -> rows of text           steps.py    the statements between      engine.py     who runs them (DuckDB)
     encodings.py  ragged.py  json_lines.py  joined.py   dialects: other encodings, damaged rows, JSON, a log in two files
     lines.py     lines whose order is the time   writing.py  tables -> files           finish.py      one shard's rows -> lists
-    misread.py   a list for an item, a place taken twice
+    misread.py   a list for an item, a place taken twice        wanted.py      the columns that are asked for, in each file
     choice.py    what is learnt from, what is held out           id_lists.py     users and items by name
     cleaning.py  text -> values and reasons      report.py   what was left out, why    config.py      the keys
     statistics.py  daily counts, item graph      examples.py  label and features -> labelled examples (labels.py, features.py)
@@ -30,9 +30,11 @@ from attnrec_dist.prepare.files import find_files
 from attnrec_dist.prepare.findings import LogFacts, told
 from attnrec_dist.prepare.joined import JoinedSource, load, name_in_other
 from attnrec_dist.prepare.misread import check_cells
+from attnrec_dist.prepare.ragged import RaggedRow
 from attnrec_dist.prepare.reading import Source
 from attnrec_dist.prepare.report import READ, check_times, check_usable, ragged_rows, summary
 from attnrec_dist.prepare.sections import MAX_EVENT_TYPES, check_event_kinds
+from attnrec_dist.prepare.wanted import require_columns, united, with_later_fields
 from attnrec_dist.prepare.workplace import workplace
 from attnrec_dist.prepare.writing import Facts, Writer
 from attnrec_dist.timestamps import FORMS
@@ -45,8 +47,8 @@ def prepare(config: PrepareConfig, base_dir: Path, output: Path, progress: Progr
 
     An existing data set is replaced once the new one is whole. Raises InputError, ConfigError, StorageError.
     """
-    sources, joined = open_log(config, base_dir)
-    attributes = {name: open_entity_file(config, base_dir, name) for name in ("items", "users")}
+    sources, joined = open_log(config, base_dir, progress)
+    attributes = {name: open_entity_file(config, base_dir, name, progress) for name in ("items", "users")}
     lists = id_lists.open_lists(config, base_dir)
     opened = (sources, joined, *attributes.values(), *lists.values())
     inputs = [file for some in opened for source in some for file in source.files]
@@ -77,15 +79,18 @@ def prepare(config: PrepareConfig, base_dir: Path, output: Path, progress: Progr
     return manifest
 
 
-def open_log(config: PrepareConfig, base_dir: Path) -> tuple[list[Source], list[Source]]:
+def open_log(config: PrepareConfig, base_dir: Path, progress: Progress) -> tuple[list[Source], list[Source]]:
     """The log's files, and those of input.join: whole, the needed columns found."""
     log, join = config.input, config.input.join
-    files = find_files(log.files, base_dir, "input.files", in_order=log.format == "pairs")
+    in_order, one_kind = log.format == "pairs", log.format != "auto"
+    files = find_files(log.files, base_dir, "input.files", in_order, one_kind, progress)
     sources = reading.inspect(files, log.format, log.layout("input"))
     wanted, optional = cleaning.wanted_keys(config), cleaning.optional_columns(config)
     if join is None:
         return _checked(sources, wanted, optional), []
-    other = reading.inspect(find_files([join.file], base_dir, "input.join.file"), join.format, join.layout("input.join"))
+    other = reading.inspect(
+        find_files([join.file], base_dir, "input.join.file", tell=progress), join.format, join.layout("input.join")
+    )
     known = {name for source in other for name, _ in source.columns}
     own = {name for source in sources for name, _ in source.columns}
     theirs = {key: name for key, column in wanted.items() if (name := name_in_other(column, own)) in known}
@@ -101,17 +106,18 @@ def _checked(sources: list[Source], wanted: dict[str, str], optional: list[str] 
     column."""
     if sources[0].is_lines:
         wanted = {}
-    sources = reading.united(sources, optional or [])
-    reading.require_columns(sources, wanted)
+    sources = with_later_fields(sources, list(wanted.values()))
+    sources = united(sources, optional or [])
+    require_columns(sources, wanted)
     return reading.verified(sources, list(wanted.values()))
 
 
-def open_entity_file(config: PrepareConfig, base_dir: Path, name: Literal["items", "users"]) -> list[Source]:
+def open_entity_file(config: PrepareConfig, base_dir: Path, name: Literal["items", "users"], progress: Progress) -> list[Source]:
     """The item's or the user's file, whole, the needed columns found; none where no text of it is asked for."""
     section = getattr(config, name)
     if section is None or not section.columns:
         return []
-    files = find_files([section.file], base_dir, f"{name}.file")
+    files = find_files([section.file], base_dir, f"{name}.file", tell=progress)
     wanted = {f"{name}.id": section.id} | {f"{name}.columns.{key}": column for key, column in section.columns.items()}
     return _checked(reading.inspect(files, section.format, section.layout(name)), wanted)
 
@@ -131,9 +137,7 @@ def clean(
                 lines.check_one_line_a_user(engine.rows, source.files)
     try:
         _read(engine, config, sources, wanted)
-    except InputError as error:
-        if reading.RAGGED not in str(error) or config.input.max_bad_share == 0:
-            raise
+    except RaggedRow:
         sources = reading.without_ragged(sources, engine.scratch / "copies")
         _read(engine, config, sources, wanted)
     found = dict(engine.rows("SELECT reason, count(*) FROM clean GROUP BY reason"))

@@ -5,7 +5,6 @@ The engine never sees a column's own name: it compares names without regard to c
 
 from __future__ import annotations
 
-import difflib
 import glob
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from attnrec_dist.prepare.encodings import UTF_8
 from attnrec_dist.prepare.engine import EngineFault
 from attnrec_dist.prepare.files import COMPRESSIONS, Stamp, require_same, suffixes_of
 from attnrec_dist.prepare.input_sections import LINE_FORMATS
-from attnrec_dist.prepare.ragged import Ragged
+from attnrec_dist.prepare.ragged import Ragged, require_whole
 from attnrec_dist.prepare.ragged import without_ragged as without_ragged_rows
 from attnrec_dist.prepare.sql import identifier, text, trimmed
 from attnrec_dist.prepare.text_files import Survey, TextFormat
@@ -28,10 +27,11 @@ FORMATS = {
     **{"jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl"},
 }
 UNREADABLE = {"bz2": "bzip2", "xz": "xz", "zip": "zip", "lz4": "lz4"}
-_NESTED = ("list", "large_list", "fixed_size_list", "struct", "map")
+NESTED = ("list", "large_list", "fixed_size_list", "struct", "map")
 PARTITION, ABSENT = "of the directory's name", "of other files"  # types of columns that a file itself does not have
 DAMAGED = "\0damaged"  # in place of a column to select: whether the row is one of a damaged line of JSON
-RAGGED = "Expected Number of Columns"  # how the engine's error begins that a row has too many or too few
+PLACE = "\0place"  # in place of a column to select: the number of the row, from 1 below the header; of one file alone
+_OF_CSV = "CSV Error"  # in the engine's errors about a row; the line that they name is not always the file's
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class Source:
         own = [name for name in wanted.values() if types.get(name) not in (None, PARTITION, ABSENT)]
         given = [name for name in wanted.values() if types.get(name) == PARTITION]
         values = {name: self._value(name, types[name], own, given) for name in {*own, *given}}
+        values[PLACE] = "line" if self.kind == "jsonl" and self.text.unnest else "row_number() OVER ()"
         values[DAMAGED] = "(json IS NULL OR json_type(json) <> 'OBJECT')" if self.kind == "jsonl" else "false"
         shown = ", ".join(
             f"{values.get(column, 'CAST(NULL AS VARCHAR)')} AS {identifier(name)}" for name, column in wanted.items()
@@ -71,7 +72,7 @@ class Source:
         if kind == PARTITION:
             value = f"h{given.index(name)}"
         elif self.kind == "jsonl":
-            place = list(dict.fromkeys(own)).index(name) + 1
+            place = json_lines.in_order(own, self.text.unnest).index(name) + 1
             value = json_lines.as_text(f"fields[{place}]", f"types[{place}]")
         else:
             value = _as_text(f"c{[each for each, _ in self.columns].index(name)}", kind)
@@ -108,10 +109,11 @@ class Source:
         if self.kind == "parquet":  # hive_partitioning: a directory called user=5 would stand in for the column
             return f"read_parquet({listed}, hive_partitioning = false{more}) AS e({names})"
         if self.kind == "jsonl":
-            fields, types = json_lines.fields(list(dict.fromkeys(own)), {name for name, _ in self.columns})
-            file = ", filename AS file" if with_file else ""
-            objects = json_lines.reader(listed, compression, more)
-            return f"(SELECT json, {fields} AS fields, {types} AS types{file} FROM {objects}) AS e"
+            known, unnest = {name for name, _ in self.columns}, self.text.unnest
+            fields, types = json_lines.fields(own, known, unnest)
+            also = (", filename AS file" if with_file else "") + (", line" if unnest else "")
+            objects = json_lines.reader(listed, compression, more, unnest, known)
+            return f"(SELECT json, {fields} AS fields, {types} AS types{also} FROM {objects}) AS e"
         columns = ", ".join(f"c{place}: 'VARCHAR'" for place in range(len(stored)))
         quote = text(self.text.quote)
         return (
@@ -127,6 +129,15 @@ class Source:
     @property
     def is_csv(self) -> bool:
         return self.kind in ("csv", "tsv")
+
+    @property
+    def width(self) -> int:
+        """How many columns the files themselves have."""
+        return sum(kind not in (PARTITION, ABSENT) for _, kind in self.columns)
+
+    def as_read(self, file: Path) -> tuple[Path, TextFormat]:
+        """What the engine reads in place of a file, and how that is written."""
+        return (self.copies[file], replace(self.text, encoding=UTF_8)) if file in self.copies else (file, self.text)
 
     @property
     def delimiter(self) -> str:
@@ -160,41 +171,6 @@ def inspect(files: dict[Path, dict[str, str | None]], kind: str, layout: TextFor
         )
         for (kind, compression, columns), paths in groups.items()
     ]
-
-
-def united(sources: list[Source], optional: list[str]) -> list[Source]:
-    """The sources, each with those of the optional columns that another one has: they are missing in its rows."""
-    known = {name for source in sources for name, _ in source.columns}
-    lacking = [[name for name in dict.fromkeys(optional) if name in known - set(dict(source.columns))] for source in sources]
-    return [
-        replace(source, columns=source.columns + tuple((name, ABSENT) for name in names))
-        for source, names in zip(sources, lacking)
-    ]
-
-
-def require_columns(sources: list[Source], wanted: dict[str, str]) -> None:
-    """Every source must have each column of {config key: column} once, with plain values. Raises InputError."""
-    for source in sources:
-        known = [name for name, _ in source.columns]
-        for key, column in wanted.items():
-            if known.count(column) > 1:
-                raise InputError(
-                    f"{source.files[0]}: {known.count(column)} columns are named {column!r}, which {key} names; rename one, or "
-                    f"of csv and tsv set {source.text.where}.header: false and {source.text.where}.names"
-                )
-            if column not in known:
-                close = difflib.get_close_matches(column.lower(), [name.lower() for name in known], 1, 0.6)
-                similar = [name for name in known if name.lower() in close]
-                hint = _other_delimiter(source) or (f"did you mean {_readable(similar[0])}? " if similar else "")
-                raise InputError(
-                    f"{source.files[0]}: no column {column!r}, which {key} names; {hint}the columns there: "
-                    f"{', '.join(map(_readable, known[:100]))}{', ...' if len(known) > 100 else ''}"
-                )
-            kind = source.columns[known.index(column)][1]
-            if kind.startswith(_NESTED):
-                raise ConfigError(
-                    f"{source.files[0]}: column {column!r}, which {key} names, holds {kind}; only plain values can be read"
-                )
 
 
 def verified(sources: list[Source], wanted: list[str]) -> list[Source]:
@@ -238,10 +214,9 @@ def without_ragged(sources: list[Source], scratch: Path) -> list[Source]:
         for path in source.files if source.is_csv else ():
             scratch.mkdir(exist_ok=True)
             target = scratch / f"{len(list(scratch.iterdir()))}.whole.{source.kind}"
-            layout = replace(source.text, encoding=UTF_8) if path in copies else source.text
-            width = sum(kind not in (PARTITION, ABSENT) for _, kind in source.columns)
-            with _named_as(path, copies.get(path, path)):
-                ragged = without_ragged_rows(copies.get(path, path), target, layout, source.delimiter, width)
+            read, layout = source.as_read(path)
+            with _named_as(path, read):
+                ragged = without_ragged_rows(read, target, layout, source.delimiter, source.width)
             if ragged.rows:
                 copies[path], left_out[path] = target, ragged
         found.append(replace(source, copies=copies, ragged=left_out))
@@ -258,7 +233,7 @@ def _named_as(path: Path, copy: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(str(error).replace(str(copy), str(path))) from None
+        raise type(error)(str(error).replace(str(copy), str(path))) from None
 
 
 @contextmanager
@@ -267,9 +242,20 @@ def reading(sources: list[Source]) -> Iterator[None]:
     try:
         yield
     except (InputError, EngineFault) as error:
+        if _OF_CSV in str(error):
+            _require_whole_rows(sources, str(error))
         raise InputError(_about(sources, error)) from None
     for source in sources:
         require_same(source.stamps)
+
+
+def _require_whole_rows(sources: list[Source], error: str) -> None:
+    """Raises RaggedRow or InputError, with its line, for the row that an error of the engine is about."""
+    for source in sources:
+        for path in source.files:
+            if str(source.copies.get(path, path)) in error:
+                with _named_as(path, source.copies.get(path, path)):
+                    require_whole(*source.as_read(path), source.delimiter, source.width)
 
 
 def _about(sources: list[Source], error: InputError | EngineFault) -> str:
@@ -298,22 +284,6 @@ def _check_layout(layout: TextFormat) -> None:
         raise ConfigError(f"{layout.where}.quote: {layout.quote!r} is the delimiter, too; set one of them to another sign")
 
 
-def _other_delimiter(source: Source) -> str:
-    """What to set where a header of one column holds what other files separate columns with."""
-    if not source.is_csv or len(source.columns) > 1:
-        return ""
-    written = {"::": "'::'", ";": "';'", "|": "'|'", "\t": '"\\t"', ",": "','", "\x01": '"\\x01"'}
-    found = [delimiter for delimiter in written if delimiter in source.columns[0][0]]
-    return f"set {source.text.where}.delimiter: {written[found[0]]}; " if found else ""
-
-
-def _readable(name: str) -> str:
-    """A name as it is, or, where that would mislead, quoted and cut."""
-    if name.isprintable() and name.strip() == name and 0 < len(name) <= 60:
-        return name
-    return repr(name if len(name) <= 60 else name[:57] + "...")
-
-
 def _kind(path: Path, kind: str, where: str) -> str:
     if (last := path.suffix.lower().lstrip(".")) in UNREADABLE:
         raise InputError(
@@ -324,11 +294,18 @@ def _kind(path: Path, kind: str, where: str) -> str:
     suffix, _ = suffixes_of(path)
     if suffix not in FORMATS:
         known = "csv, tsv, parquet, jsonl, user_items or pairs" if where == "input" else "csv, tsv, parquet or jsonl"
-        raise InputError(f"{path}: the name does not tell the format; set {where}.format to {known}")
+        raise InputError(
+            f"{path}: the name does not tell the format; set {where}.format to {known}; or, if it is no data, set it aside, "
+            f"or name the others by a pattern, such as {path.parent.name or '.'}/*.csv"
+        )
     return FORMATS[suffix]
 
 
 def _columns(path: Path, kind: str, layout: TextFormat) -> tuple[tuple[str, str], ...]:
+    if layout.unnest and kind != "jsonl":
+        raise ConfigError(
+            f"{layout.where}.unnest is of jsonl files, and {path} is {kind}; leave it out, or set {layout.where}.format"
+        )
     if kind in LINE_FORMATS:
         return lines.COLUMNS
     if kind == "parquet":

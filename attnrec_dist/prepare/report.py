@@ -12,7 +12,7 @@ from attnrec_dist.prepare.cleaning import LISTED, REASONS, UNUSABLE, dated, numb
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.lines import located
 from attnrec_dist.prepare.ragged import SHOWN
-from attnrec_dist.prepare.reading import Source, rows_of
+from attnrec_dist.prepare.reading import PLACE, Source, rows_of
 from attnrec_dist.read_times import MOST_LOOKED_AT, advice
 from attnrec_dist.timestamps import doubt, mixture
 
@@ -195,7 +195,7 @@ def _found(
     found: list[str] = []
     for source in sources:
         for file in source.files:
-            raw = f"(SELECT *, row_number() OVER () AS place FROM ({source.select(wanted, (file,))}) AS r)"
+            raw = f"({source.select(wanted | {'place': PLACE}, (file,))})"
             for (row,) in rows(f"{query(raw)} ORDER BY raw_row.place LIMIT {most - len(found)}"):
                 values = ", ".join(f"column {wanted[name]!r} = {_shown(row[name])}" for name in shown)
                 number = source.ragged[file].numbered(row["place"]) if file in source.ragged else row["place"]

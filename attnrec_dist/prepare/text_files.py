@@ -40,6 +40,7 @@ class TextFormat:
     where: str = "input"
     null_values: tuple[str, ...] = ()
     trim: bool = False
+    unnest: str | None = None  # of jsonl: a row for each value of this list
 
     def separator(self, kind: str) -> str:
         return self.delimiter or ("\t" if kind == "tsv" else ",")
@@ -79,6 +80,18 @@ def chunks(path: Path, layout: TextFormat) -> Iterator[bytes]:
             yield chunk[start:]
         before += len(chunk)
         tail = (tail + chunk)[-len(BOM) :]
+
+
+def lines(path: Path, layout: TextFormat) -> Iterator[bytes]:
+    """The text of `chunks`, line by line, with their ends. A CR at the end of a chunk may be half of one."""
+    rest = b""
+    for chunk in chunks(path, layout):
+        rest += chunk
+        end = max(rest.rfind(b"\n"), rest.rfind(b"\r", 0, -1)) + 1
+        if end:
+            yield from rest[:end].splitlines(keepends=True)
+            rest = rest[end:]
+    yield from rest.splitlines(keepends=True)
 
 
 def _in_utf_8(path: Path, layout: TextFormat) -> Iterator[bytes]:

@@ -228,6 +228,24 @@ def test_a_click_log_goes_the_whole_way_of_make_train(attnrec, tmp_path):
     assert json.loads((tmp_path / "test.json").read_text())["split"] == "test"
 
 
+def test_last_baskets_are_trained_before_and_judged_as_next_baskets(attnrec, tmp_path):
+    """Each customer's last basket is asked for as a whole; the figures say so, in the table and in the file."""
+    log = write_log(tmp_path, baskets(), {"split": {"kind": "leave_last_basket"}})
+    assert attnrec("prepare", log, "--output", tmp_path / "data").code == 0
+    trained = attnrec("train", FLAGSHIP, "--data", tmp_path / "data", "--run_dir", tmp_path / "run", *QUICK)
+    assert trained.code == 0, trained.err
+    assert "next_basket/all/ndcg@10" in trained.err
+    judged = attnrec("evaluate", tmp_path / "run", "--output", tmp_path / "test.json")
+    assert judged.code == 0, judged.err
+    (customers,) = [line.split()[1:] for line in judged.out.splitlines() if line.startswith("customers")]
+    (relevant,) = [line.split()[2:] for line in judged.out.splitlines() if line.startswith("relevant items")]
+    assert (judged.out.split()[2:4], customers[0], relevant[0]) == (["next", "basket"], "8", "32")  # 8 baskets of 4
+    figures = json.loads((tmp_path / "test.json").read_text())["customers"]["values"]["mixture"]
+    for name, value in figures.items():  # the whole test part is one basket a customer
+        assert value == figures[name.replace("next_basket", "period")]
+    assert 32 * figures["next_basket/all/recall@10"] in range(33)
+
+
 def test_baskets_taken_apart_are_told(attnrec, tmp_path):
     assert attnrec("prepare", write_log(tmp_path, baskets(), {}), "--output", tmp_path / "data").code == 0
     apart = ["--data", tmp_path / "data", "--run_dir", tmp_path / "run", *QUICK, "--data.basket", "none"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -265,8 +264,6 @@ def test_a_partitioned_directory(tmp_path, suffix):
     expected = fingerprint(tmp_path, [{**row, "kind": "a/b"} for row in LOG], columns=columns)
     write_partitions(tmp_path, WRITERS[suffix], suffix)
     for name in ("log", "log/", "log/user=*", "log/*/*/*", f"log/**/*.{suffix}"):
-        if "**" in name:  # which goes into all
-            shutil.rmtree(tmp_path / "log" / "_temporary")
         assert read(tmp_path, name, columns=columns).manifest.fingerprint == expected, name
 
 
@@ -327,7 +324,7 @@ def test_ragged_rows_are_counted_and_shown(tmp_path, mixed):
     message = refused(tmp_path, "log.csv", input={"max_bad_share": 0.01})
     assert f"line 7 of {tmp_path / 'log.csv'}" in message
     assert "damaged row" in message
-    assert "Expected Number of Columns" in refused(tmp_path, "log.csv", input={"max_bad_share": 0})
+    assert f"line 7 of {tmp_path / 'log.csv'}" in refused(tmp_path, "log.csv", input={"max_bad_share": 0})
 
 
 def test_the_row_of_an_offender_counts_the_ragged_ones_before_it(tmp_path):
