@@ -209,14 +209,14 @@ def explain_command(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 
 def recommend_command(arguments: argparse.Namespace, rest: list[str]) -> int:
-    from attnrec_dist.inference.recommend import Request, write_recommendations
+    from attnrec_dist.engine.recommend_run import Request, recommend_run
 
     _no_more(rest)
     run_dir = _required(arguments.run_dir, "RUN_DIR", "recommend")
     if arguments.output is None and not arguments.users:
         raise ConfigError("type --output FILE.parquet for a file of all customers' lists, or --users ID to have some printed")
     keys = ("top_k", "users", "users_file", "histories", "exclude", "new_only", "checkpoint", "data", "show")
-    write_recommendations(run_dir, arguments.output, Request(**{key: getattr(arguments, key) for key in keys}))
+    recommend_run(run_dir, arguments.output, Request(**{key: getattr(arguments, key) for key in keys}))
     return ExitCode.DONE
 
 

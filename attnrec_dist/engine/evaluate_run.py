@@ -18,7 +18,7 @@ from attnrec_dist.distributed import World
 from attnrec_dist.engine.checkpoint import read_progress
 from attnrec_dist.engine.identity import identity, stamped
 from attnrec_dist.engine.join import join
-from attnrec_dist.engine.watchdog import Watchdog, WatchdogConfig
+from attnrec_dist.engine.watchdog import Watchdog, silence_of
 from attnrec_dist.errors import ConfigError, MissingExtraError
 from attnrec_dist.evaluation import example_report
 from attnrec_dist.evaluation.evaluate import MeasuringConfig, evaluate_beside_baselines
@@ -73,12 +73,6 @@ def evaluate_run(run_dir: Path, request: Request, overrides: dict[str, Any]) -> 
 def check_outputs(request: Request) -> None:
     check_output(request.output, "--output", JSON)
     check_output(request.per_view, "--per_view", TABLE)
-
-
-def silence_of(trained: TrainedModel) -> float | None:
-    """The seconds of silence that a process of the run itself was allowed."""
-    config = build(WatchdogConfig, trained.tree.get("watchdog") or {}, str(trained.run_dir.config))
-    return config.silence
 
 
 def tested_next_item(trained: TrainedModel, request: Request, overrides: dict[str, Any], world: World) -> Answer:
