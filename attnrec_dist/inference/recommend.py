@@ -331,12 +331,12 @@ def lists_of(rows: pa.Table, sizes: list[int]) -> list[list[Recommendation]]:
 def described(name: str, history: CustomerHistories, data: DataSet, best: list[Recommendation]) -> str:
     """A customer's newest baskets and list, for reading."""
     has_places = data.manifest.times_are_places
-    at = "" if has_places or not len(history.times) else f", on {date(asked_at(history, data))}"
+    at = "" if has_places or not len(history.times) else f", on {date(asked_at(history, data), data.manifest)}"
     lines = ["\n" + paragraph(f"customer {name}{at}", "  ", "")]
     for time in np.unique(history.times)[-3:]:
         items = history.items[history.times == time]
         more = f" and {len(items) - 4} more" if len(items) > 4 else ""
-        when = f"event {time + 1:,}" if has_places else date(int(time))
+        when = date(int(time), data.manifest)
         lines.append(paragraph(f"{', '.join(names(data, items[:4]))}{more}", " " * (len(when) + 4), f"  {when}  "))
     without = "without history: " + ("the most frequent" if has_places else "the most frequent of the log's last 14 days")
     for each in best:
