@@ -24,6 +24,7 @@ from attnrec_dist.evaluation import example_report
 from attnrec_dist.evaluation.evaluate import MeasuringConfig, evaluate_beside_baselines
 from attnrec_dist.evaluation.predict import ExampleMeasuringConfig, Predictions, Thresholds, predict
 from attnrec_dist.evaluation.report import report, styled, to_json
+from attnrec_dist.hints import next_step
 from attnrec_dist.inference.load import TrainedModel, load_model
 from attnrec_dist.models import model_task
 from attnrec_dist.outputs import JSON, TABLE, check_output, write_table
@@ -53,6 +54,7 @@ class Answer:
     json: str
     per_view: Callable[[], pa.Table]  # the values of each customer or example
     model: str  # whose row is to stand out
+    following: tuple[str, str]  # the command that comes next, and what it is to write into the run directory
     picture: Callable[[], Path] | None = None  # draws one, and says where
 
 
@@ -89,7 +91,8 @@ def tested_next_item(trained: TrainedModel, request: Request, overrides: dict[st
     tested = evaluate_beside_baselines(name, trained.model, views, newcomers, config, world)
     metrics = next(iter(tested.measured.values())).metrics
     text = report(tested.result, [metric for metric in SHOWN if metric in metrics] or metrics[:2])
-    return Answer(text, to_json(tested.result), lambda: tested.per_view(trained.data), name)
+    following = ("recommend", "recommendations.parquet")
+    return Answer(text, to_json(tested.result), lambda: tested.per_view(trained.data), name, following)
 
 
 def tested_ranking(trained: TrainedModel, request: Request, overrides: dict[str, Any], world: World) -> Answer:
@@ -107,7 +110,9 @@ def tested_ranking(trained: TrainedModel, request: Request, overrides: dict[str,
         example_report.draw_reliability(found, png)
         return png
 
-    return Answer(example_report.report(result), example_report.to_json(result), found.per_example, name, picture)
+    return Answer(
+        example_report.report(result), example_report.to_json(result), found.per_example, name, ("explain", "explained"), picture
+    )
 
 
 def predictions_of(trained: TrainedModel, split: Part, config: ExampleMeasuringConfig, world: World) -> Predictions:
@@ -161,3 +166,8 @@ def tell(answer: Answer, trained: TrainedModel, request: Request) -> None:
             print(answer.picture())
         except MissingExtraError as error:
             print(f"attnrec: no picture: {error}", file=sys.stderr)
+    command, output = answer.following
+    same = ["--data", request.data] if request.data else []
+    same += [] if request.checkpoint == "best" else ["--checkpoint", request.checkpoint]
+    sys.stdout.flush()
+    print(next_step(command, trained.run_dir.path, "--output", trained.run_dir.path / output, *same), file=sys.stderr)
