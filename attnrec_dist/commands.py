@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from attnrec_dist.errors import ConfigError, ExitCode
+from attnrec_dist.hints import from_here, next_step
 from attnrec_dist.settings import describe, parse_overrides, to_yaml
 from attnrec_dist.yaml_text import shortened
 
+USUAL_CONFIG = Path(__file__).parents[1] / "configs" / "quickstart-mixture.yaml"  # works on any log; of a checkout only
 OVERRIDES = "--any.key VALUE overrides a key of the YAML file. All keys, with their defaults:\n\n"
 
 
@@ -70,7 +71,7 @@ def prepare_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     if not arguments.overwrite:
         refuse_existing(Path(config.output.dir))
     prepare(config, path.parent, Path(config.output.dir), lambda text: print(text, file=sys.stderr, flush=True))
-    print(f"next: {shlex.join(['attnrec', 'inspect', config.output.dir])}", file=sys.stderr)
+    print(next_step("inspect", config.output.dir), file=sys.stderr)
     return ExitCode.DONE
 
 
@@ -98,12 +99,15 @@ def inspect_command(arguments: argparse.Namespace, rest: list[str]) -> int:
     picture = arguments.output or arguments.data / "inspect.png"
     try:
         draw(found, picture)
+        print(picture, flush=True)
     except MissingExtraError as error:
         if arguments.output:
             raise
         print(f"attnrec: no picture: {error}", file=sys.stderr)
-        return ExitCode.DONE
-    print(picture)
+    run_dir = Path("runs") / arguments.data.absolute().name
+    if USUAL_CONFIG.is_file() and not found.examples and not run_dir.exists():
+        words = ("train", from_here(USUAL_CONFIG), "--data", arguments.data, "--run_dir", run_dir)
+        print(next_step(*words), file=sys.stderr)
     return ExitCode.DONE
 
 
@@ -209,14 +213,14 @@ def explain_command(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 
 def recommend_command(arguments: argparse.Namespace, rest: list[str]) -> int:
-    from attnrec_dist.inference.recommend import Request, write_recommendations
+    from attnrec_dist.engine.recommend_run import Request, recommend_run
 
     _no_more(rest)
     run_dir = _required(arguments.run_dir, "RUN_DIR", "recommend")
     if arguments.output is None and not arguments.users:
         raise ConfigError("type --output FILE.parquet for a file of all customers' lists, or --users ID to have some printed")
     keys = ("top_k", "users", "users_file", "histories", "exclude", "new_only", "checkpoint", "data", "show")
-    write_recommendations(run_dir, arguments.output, Request(**{key: getattr(arguments, key) for key in keys}))
+    recommend_run(run_dir, arguments.output, Request(**{key: getattr(arguments, key) for key in keys}))
     return ExitCode.DONE
 
 
@@ -240,7 +244,7 @@ def past_command(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 
 def plot_command(arguments: argparse.Namespace, rest: list[str]) -> int:
-    from attnrec_dist.engine.plot_run import plot_run
+    from attnrec_dist.engine.plot_run import can_be_tested, plot_run
     from attnrec_dist.run_dir import RunDir
 
     def config() -> Any:
@@ -250,5 +254,7 @@ def plot_command(arguments: argparse.Namespace, rest: list[str]) -> int:
 
     _no_more(rest)
     run = RunDir.existing(_required(arguments.run_dir, "RUN_DIR", "plot"))
-    print(plot_run(run, config))
+    print(plot_run(run, config), flush=True)
+    if can_be_tested(run):
+        print(next_step("evaluate", run.path), file=sys.stderr)
     return ExitCode.DONE

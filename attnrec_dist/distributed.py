@@ -160,6 +160,5 @@ def needing_peers(doing: str) -> Iterator[None]:
             raise
         raise PeerError(
             f"rank {os.environ.get('RANK', '0')} lost another process of the job while {doing} ({str(error).splitlines()[0]}); "
-            "look for the first error in the other ranks' output, then run the same command again to go on from the last "
-            "checkpoint"
+            "look for the first error in the other ranks' output, then run the same command again: it goes on from what was kept"
         ) from None

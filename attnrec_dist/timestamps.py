@@ -52,7 +52,7 @@ MOST = 0.9  # a column is what this share of it is
 class TimeRule:
     """How a column's times are written: the keys of columns.timestamp."""
 
-    unit: str = "auto"  # s, ms, us, ns, iso, place, order, auto
+    unit: str = "auto"  # s, ms, us, ns, iso, day, place, order, auto
     format: str | None = None  # strptime pattern
     time_zone: str = "UTC"  # of times that carry none
     else_auto: bool = False  # what unit or format do not read is read as auto
@@ -62,12 +62,13 @@ class TimeRule:
         """The rule for histories of a data set, from its manifest's configuration and the unix second of its first event.
 
         Its format and time zone hold. Of numbers the size tells the unit, whatever that of the log was: unix seconds may always
-        be given. Where the log had places, so have histories; where it begins in early 1970, small numbers are seconds.
+        be given. Where the log had places, so have histories; where it numbered days, small numbers are days; where it begins in
+        early 1970, they are seconds.
         """
         column = (config.get("columns") or {}).get("timestamp") or {}
         if places:
             return cls(unit="place")
-        unit = "s" if start_time < EARLY else "auto"
+        unit = "day" if column.get("unit") == "day" else "s" if start_time < EARLY else "auto"
         return cls(unit, column.get("format"), column.get("time_zone") or "UTC", else_auto=True)
 
 
@@ -81,7 +82,7 @@ def microseconds(rule: TimeRule) -> str:
     if rule.unit == "iso":
         return _iso(rule.time_zone)
     units = {"auto": list(UNITS), "place": ["s"], "order": ["s"]}.get(rule.unit, [rule.unit])
-    choice = " ".join(f"WHEN abs({DECIMAL}) < {FURTHEST * UNITS[unit]} THEN {_counted(unit)}" for unit in units)
+    choice = " ".join(f"WHEN abs({DECIMAL}) < {_furthest(unit)} THEN {_counted(unit)}" for unit in units)
     iso = f" ELSE {_iso(rule.time_zone)}" if rule.unit == "auto" else ""
     return f"CASE WHEN regexp_full_match(stamp, '{NUMBER}') THEN CASE {choice} END{iso} END"
 
@@ -147,8 +148,15 @@ def mixture(forms: dict[str, int]) -> str | None:
     return ", ".join(f"{count:,} {name}" for name, count in shown) if len(shown) > 1 else None
 
 
+def _furthest(unit: str) -> int:
+    """The number that is too large for a time in this unit."""
+    return FURTHEST // DURATIONS["d"] if unit == "day" else FURTHEST * UNITS[unit]
+
+
 def _counted(unit: str) -> str:
     """Exact, so in decimals; rounded down. CAST because a plain 0.001 is a float for some engines."""
+    if unit == "day":
+        return f"TRY_CAST(floor({DECIMAL} * {DURATIONS['d'] * UNITS['us']}) AS BIGINT)"
     factor = "CAST(0.001 AS DECIMAL(4, 3))" if unit == "ns" else str(UNITS["us"] // UNITS[unit])
     return f"TRY_CAST(floor({DECIMAL} * {factor}) AS BIGINT)"
 

@@ -2,6 +2,7 @@
 # Several processes on this machine. The first argument is how many, the others are those of `attnrec`:
 #   launch/ddp.sh 4 train CONFIG.yaml
 #   launch/ddp.sh 4 evaluate RUN_DIR
+#   launch/ddp.sh 4 recommend RUN_DIR --output lists.parquet
 # LAUNCH names another strategy than launch/ddp.yaml: LAUNCH=launch/fsdp2.yaml launch/ddp.sh 4 train CONFIG.yaml
 set -euo pipefail
 if ! [[ "${1:-}" =~ ^[1-9][0-9]*$ ]]; then

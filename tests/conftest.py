@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: workers of pytest-xdist share the cores
 os.environ.setdefault("ATTNREC_DEBUG", "1")  # so that what nobody foresaw fails a test with its traceback
 os.environ["COLUMNS"] = "80"  # the tests' terminal
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # which knows attnrec
 
 import pytest
 from hypothesis import settings

@@ -28,6 +28,9 @@ SHA256 = r"^[0-9a-f]{64}$"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
+PLACES = ("place", "order", "line")  # units of a log without times
+
+
 class Counts(Section):
     rows: int = Field(ge=0, description="users")
     events: int = Field(ge=0)
@@ -88,9 +91,30 @@ class Manifest(Section):
     @property
     def times_are_places(self) -> bool:
         """Whether the log had no times, so that the place of an event, or of its basket, in its user's history stands for one."""
+        return self.time_unit in PLACES
+
+    @property
+    def time_unit(self) -> str:
+        """columns.timestamp.unit of the log; "line" where lines in their order were all it had."""
+        if self.config.get("input", {}).get("format") in ("user_items", "pairs"):
+            return "line"
         columns = self.config.get("columns", {}).get("timestamp")
-        unit = columns.get("unit") if isinstance(columns, dict) else None
-        return unit in ("place", "order") or self.config.get("input", {}).get("format") in ("user_items", "pairs")
+        return str(columns.get("unit", "auto")) if isinstance(columns, dict) else "auto"
+
+    @property
+    def place_word(self) -> str:
+        """What has a place in a history, where places stand for times."""
+        return "order" if self.time_unit == "order" else "event"
+
+    def own_number(self, time: int) -> str | None:
+        """What a log without dates calls a time: order 4, event 4, day 215, or day 215, 10:15; None where it has dates."""
+        if self.times_are_places:
+            from_zero = self.start_time == 0 and self.time_unit != "order"
+            return f"{self.place_word} {time + from_zero:,}"
+        if self.time_unit != "day":
+            return None
+        day, second = divmod(time, 86_400)
+        return f"day {day:,}" + (f", {second // 3600:02}:{second // 60 % 60:02}" if second else "")
 
 
 def _what_must_hold(manifest: Manifest) -> Iterator[tuple[str, bool]]:

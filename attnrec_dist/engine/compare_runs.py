@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from attnrec_dist.data.views import Part
 from attnrec_dist.distributed import World
 from attnrec_dist.engine.compared_values import VALUES, Contender, Values
-from attnrec_dist.engine.evaluate_run import TIMEOUT_SECONDS, silence_of
+from attnrec_dist.engine.evaluate_run import TIMEOUT_SECONDS
 from attnrec_dist.engine.identity import identity, is_whole, stored_identity
 from attnrec_dist.engine.join import join
-from attnrec_dist.engine.watchdog import Watchdog
+from attnrec_dist.engine.watchdog import Watchdog, silence_of
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.evaluation.classification import LOWER_IS_BETTER
 from attnrec_dist.evaluation.verdict import Verdict, judge, to_json, told

@@ -9,13 +9,15 @@ import json
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from attnrec_dist.engine.join import Job
 from attnrec_dist.errors import StorageError
 from attnrec_dist.stored import append_line
+
+if TYPE_CHECKING:
+    from attnrec_dist.engine.join import Job
 
 PACKAGES = ("attnrec_dist", "torch", "accelerate", "deepspeed", "datasets", "numpy", "pyarrow", "safetensors")
 SOURCE = Path(__file__).parent.parent
@@ -35,7 +37,7 @@ def environment(job: Job) -> dict[str, Any]:
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **commit_of(SOURCE),
         "python": platform.python_version(),
-        **{name: _version(name) for name in PACKAGES},
+        **{name: version_of(name) for name in PACKAGES},
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "machine": f"{platform.system()} {platform.machine()}",
@@ -63,7 +65,8 @@ def commit_of(source: Path) -> dict[str, Any]:
     return {"commit": git("rev-parse", "HEAD"), "changed": None if changes is None else bool(changes)}
 
 
-def _version(name: str) -> str | None:
+def version_of(name: str) -> str | None:
+    """Of an installed package; None of one that is not."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

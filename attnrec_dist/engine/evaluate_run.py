@@ -18,12 +18,13 @@ from attnrec_dist.distributed import World
 from attnrec_dist.engine.checkpoint import read_progress
 from attnrec_dist.engine.identity import identity, stamped
 from attnrec_dist.engine.join import join
-from attnrec_dist.engine.watchdog import Watchdog, WatchdogConfig
+from attnrec_dist.engine.watchdog import Watchdog, silence_of
 from attnrec_dist.errors import ConfigError, MissingExtraError
 from attnrec_dist.evaluation import example_report
 from attnrec_dist.evaluation.evaluate import MeasuringConfig, evaluate_beside_baselines
 from attnrec_dist.evaluation.predict import ExampleMeasuringConfig, Predictions, Thresholds, predict
 from attnrec_dist.evaluation.report import report, styled, to_json
+from attnrec_dist.hints import next_step
 from attnrec_dist.inference.load import TrainedModel, load_model
 from attnrec_dist.models import model_task
 from attnrec_dist.outputs import JSON, TABLE, check_output, write_table
@@ -53,6 +54,7 @@ class Answer:
     json: str
     per_view: Callable[[], pa.Table]  # the values of each customer or example
     model: str  # whose row is to stand out
+    following: tuple[str, str]  # the command that comes next, and what it is to write into the run directory
     picture: Callable[[], Path] | None = None  # draws one, and says where
 
 
@@ -75,12 +77,6 @@ def check_outputs(request: Request) -> None:
     check_output(request.per_view, "--per_view", TABLE)
 
 
-def silence_of(trained: TrainedModel) -> float | None:
-    """The seconds of silence that a process of the run itself was allowed."""
-    config = build(WatchdogConfig, trained.tree.get("watchdog") or {}, str(trained.run_dir.config))
-    return config.silence
-
-
 def tested_next_item(trained: TrainedModel, request: Request, overrides: dict[str, Any], world: World) -> Answer:
     """Ranks the whole catalogue, beside the baselines."""
     config = evaluation_config(MeasuringConfig, trained.tree, overrides, str(trained.run_dir.path))
@@ -95,7 +91,8 @@ def tested_next_item(trained: TrainedModel, request: Request, overrides: dict[st
     tested = evaluate_beside_baselines(name, trained.model, views, newcomers, config, world)
     metrics = next(iter(tested.measured.values())).metrics
     text = report(tested.result, [metric for metric in SHOWN if metric in metrics] or metrics[:2])
-    return Answer(text, to_json(tested.result), lambda: tested.per_view(trained.data), name)
+    following = ("recommend", "recommendations.parquet")
+    return Answer(text, to_json(tested.result), lambda: tested.per_view(trained.data), name, following)
 
 
 def tested_ranking(trained: TrainedModel, request: Request, overrides: dict[str, Any], world: World) -> Answer:
@@ -113,7 +110,9 @@ def tested_ranking(trained: TrainedModel, request: Request, overrides: dict[str,
         example_report.draw_reliability(found, png)
         return png
 
-    return Answer(example_report.report(result), example_report.to_json(result), found.per_example, name, picture)
+    return Answer(
+        example_report.report(result), example_report.to_json(result), found.per_example, name, ("explain", "explained"), picture
+    )
 
 
 def predictions_of(trained: TrainedModel, split: Part, config: ExampleMeasuringConfig, world: World) -> Predictions:
@@ -167,3 +166,8 @@ def tell(answer: Answer, trained: TrainedModel, request: Request) -> None:
             print(answer.picture())
         except MissingExtraError as error:
             print(f"attnrec: no picture: {error}", file=sys.stderr)
+    command, output = answer.following
+    same = ["--data", request.data] if request.data else []
+    same += [] if request.checkpoint == "best" else ["--checkpoint", request.checkpoint]
+    sys.stdout.flush()
+    print(next_step(command, trained.run_dir.path, "--output", trained.run_dir.path / output, *same), file=sys.stderr)

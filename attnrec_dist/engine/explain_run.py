@@ -62,8 +62,7 @@ def explain_run(run_dir: Path, request: Request) -> Picture:
         if getattr(request, name) < least:
             raise ConfigError(f"--{name} {getattr(request, name)}: at least {least} is needed")
     trained = load_model(run_dir, request.checkpoint, request.data, task=None)
-    number = int((trained.tree.get("evaluation") or {}).get("threads", 1))
-    with threads(number):
+    with threads(trained.threads):
         picture = pictured(trained, request)
     print(told(picture), end="", flush=True)
     try:

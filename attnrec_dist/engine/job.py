@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from attnrec_dist.engine.preemption import StopRequest
 from attnrec_dist.engine.run import Run, start, watchdog_of
 from attnrec_dist.engine.train import train
 from attnrec_dist.errors import ConfigError, ExitCode, StorageError, UserError, address_limit
+from attnrec_dist.hints import next_step
 
 if TYPE_CHECKING:
     from attnrec_dist.run_config import RunConfig
@@ -103,7 +103,7 @@ def tell_end(run: Run, code: ExitCode, progress: Progress, figures: dict[str, An
         run.say(f"stopped at step {progress.step} ({reason}); the same command goes on from there")
     else:
         command = "evaluate" if run.data.manifest.counts.test_events else "plot"
-        run.say(f"done at step {progress.step}; next: {shlex.join(['attnrec', command, str(run_dir.path)])}")
+        run.say(f"done at step {progress.step}; {next_step(command, run_dir.path)}")
 
 
 def is_launched() -> bool:

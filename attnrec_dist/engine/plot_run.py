@@ -47,6 +47,15 @@ def plot_run(run: RunDir, config: Callable[[], RunConfig]) -> Path:
     return picture
 
 
+def can_be_tested(run: RunDir) -> bool:
+    """Whether there is a checkpoint, and a data set with a test part where config.yaml says."""
+    try:
+        run.checkpoint("best")
+        return bool(read_manifest(Path(str(read_yaml(run.config)["data"]["path"]))).counts.test_events)
+    except (AttnrecError, KeyError, TypeError):
+        return False
+
+
 def kept(run: RunDir, tree: dict[str, Any], config: Callable[[], RunConfig]) -> Values:
     """Those of baselines.json, where they are of these data and settings; else measured and kept there."""
     file, data = run.path / "baselines.json", read_manifest(Path(str(tree["data"].get("path", ""))))

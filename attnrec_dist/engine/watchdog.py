@@ -18,14 +18,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 from pydantic import Field
 
 from attnrec_dist.distributed import World
 from attnrec_dist.errors import ExitCode
-from attnrec_dist.settings import Section
+from attnrec_dist.settings import Section, build
+
+if TYPE_CHECKING:
+    from attnrec_dist.inference.load import TrainedModel
 
 TICK = 1.0  # seconds between signs of life
 LAST_WORDS = 10.0  # seconds for files to be written before the process leaves
@@ -185,6 +188,12 @@ class Watchdog:
         if self.folder is not None and self.world.size > 1:
             last = flight_record(self.folder / f"flight-rank-{self.world.rank}.json")
             print(f"attnrec, rank {self.world.rank}: {last}", file=sys.stderr, flush=True)
+
+
+def silence_of(trained: TrainedModel) -> float | None:
+    """The seconds of silence that a process of the run itself was allowed."""
+    config = build(WatchdogConfig, trained.tree.get("watchdog") or {}, str(trained.run_dir.config))
+    return config.silence
 
 
 def flight_record(path: Path) -> str:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from attnrec_dist.data.example_format import FIRST_VALUE
 from attnrec_dist.data.inspect import PARTS, Histogram, Inspection
+from attnrec_dist.data.manifest import Manifest
 from attnrec_dist.layout import named, paragraph, shortened, table
 
 QUANTILES = (0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1)
@@ -30,10 +31,10 @@ def report(found: Inspection) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def when(second: int) -> str:
-    """UTC, to the minute."""
+def when(second: int, manifest: Manifest) -> str:
+    """UTC, to the minute; of a log that numbers its days as it does."""
     try:
-        return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d %H:%M")
+        return manifest.own_number(second) or datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d %H:%M")
     except (ValueError, OverflowError, OSError):
         return f"second {second}"
 
@@ -64,13 +65,13 @@ def _parts(found: Inspection) -> str:
         said = f"split {manifest.split.kind}: of a user's {what} the {which} before validation"
         text = f"{table(rows)}\n" + paragraph(said, "  ", "")
         if manifest.times_are_places:
-            return text + "\nno times in the log: an event's place in its user's history stands for one"
-        return text + f"\ntimes from {when(manifest.start_time)} to {when(manifest.end_time)}"
+            return text + f"\nno times in the log: an {manifest.place_word}'s place in its user's history stands for one"
+        return text + f"\ntimes from {when(manifest.start_time, manifest)} to {when(manifest.end_time, manifest)}"
     edges = [manifest.start_time, manifest.split.train_end, manifest.split.valid_end, manifest.end_time + 1]
     for place, row in enumerate(rows[1:4]):
-        row += [when(edges[place]), span(max(0, edges[place + 1] - edges[place]))]
-    rows[0] += ["from (UTC)", "lasts"]
-    rows[4] += [f"to {when(manifest.end_time)}", span(edges[3] - edges[0])]
+        row += [when(edges[place], manifest), span(max(0, edges[place + 1] - edges[place]))]
+    rows[0] += ["from" if manifest.time_unit == "day" else "from (UTC)", "lasts"]
+    rows[4] += [f"to {when(manifest.end_time, manifest)}", span(edges[3] - edges[0])]
     return table(rows)
 
 

@@ -143,10 +143,11 @@ class Words:
         return self.event_types[code] if len(self.event_types) > 1 else ""
 
     def moment(self, time: int) -> str:
-        return f"event {time + 1:,} of the history" if self.data.manifest.times_are_places else moment(time)
+        own = self.data.manifest.own_number(time)
+        return moment(time) if own is None else f"{own} of the history" if self.data.manifest.times_are_places else own
 
     def ago(self, age: int) -> str:
-        return f"{counted(age, 'event')} ago" if self.data.manifest.times_are_places else ago(age)
+        return f"{counted(age, self.data.manifest.place_word)} ago" if self.data.manifest.times_are_places else ago(age)
 
     def value(self, field: str, value: float) -> str:
         """What a declared field says, in words."""

@@ -41,12 +41,15 @@ class CustomerHistories:
     columns: dict[str, np.ndarray]  # {"event": int8 [S], numeric columns: float32 [S]}
     is_timed: bool = True  # False: whoever gave the history told no times, and `times` are made up
 
+    def __len__(self) -> int:
+        return len(self.names)
+
     def known_only(self, num_items: int) -> CustomerHistories:
         """Without the events of items that a model cannot know."""
         return self._where((self.items >= 0) & (self.items < num_items))
 
     def part(self, first: int, stop: int) -> CustomerHistories:
-        inside = self._where((self.row >= first) & (self.row < stop))
+        inside = self._where(slice(*np.searchsorted(self.row, [first, stop])))
         return replace(inside, names=self.names[first:stop], users=self.users[first:stop], row=inside.row - first)
 
     def of(self, names: list[str]) -> CustomerHistories:
@@ -60,30 +63,41 @@ class CustomerHistories:
         columns = {name: column[token] for name, column in self.columns.items()}
         return CustomerHistories(names, users, row, self.items[token], self.times[token], columns)
 
-    def _where(self, keep: np.ndarray) -> CustomerHistories:
+    def _where(self, keep: np.ndarray | slice) -> CustomerHistories:
         columns = {name: column[keep] for name, column in self.columns.items()}
         return replace(self, row=self.row[keep], items=self.items[keep], times=self.times[keep], columns=columns)
 
 
-def stored_histories(data: DataSet, names: list[str] | None) -> Iterator[CustomerHistories]:
-    """All events of these customers (None: of all) from the data set, some thousands of customers at a time.
+class StoredCustomers:
+    """Customers of the data set, whose histories are read a part at a time; unknown ones have an empty history. B customers."""
 
-    Unknown customers have an empty history.
-    """
-    users = np.arange(data.num_rows) if names is None else data.user_index(names)
-    for first in range(0, len(users), CUSTOMERS_READ):
-        part = users[first : first + CUSTOMERS_READ]
-        known = part >= 0
-        rows = data.rows(part[known])
-        histories = CustomerHistories(
-            data.users()["id"].slice(first, len(part)).to_pylist() if names is None else names[first : first + len(part)],
-            part,
+    def __init__(self, data: DataSet, names: list[str] | None):
+        self.data, self.names = data, names  # None: all
+        self.users = np.arange(data.num_rows) if names is None else data.user_index(names)  # int64 [B], -1 for unknown ones
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def part(self, first: int, stop: int) -> CustomerHistories:
+        """All events of some of them."""
+        users = self.users[first:stop]
+        known = users >= 0
+        rows = self.data.rows(users[known])
+        return CustomerHistories(
+            self.data.users()["id"].slice(first, len(users)).to_pylist() if self.names is None else self.names[first:stop],
+            users,
             np.repeat(np.flatnonzero(known), np.diff(rows.offsets)),
             rows.items.astype(np.int64),
             rows.times,
             {EVENT: rows.events, **rows.numeric},
         )
-        yield histories
+
+
+def stored_histories(data: DataSet, names: list[str] | None) -> Iterator[CustomerHistories]:
+    """All events of these customers (None: of all) from the data set, some thousands of customers at a time."""
+    customers = StoredCustomers(data, names)
+    for first in range(0, len(customers), CUSTOMERS_READ):
+        yield customers.part(first, first + CUSTOMERS_READ)
 
 
 def read_histories(

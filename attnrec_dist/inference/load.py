@@ -36,6 +36,11 @@ class TrainedModel:
     model: nn.Module
     device: torch.device
 
+    @property
+    def threads(self) -> int:
+        """CPU threads that it scores with, so that results do not depend on the machine's cores."""
+        return int((self.tree.get("evaluation") or {}).get("threads", 1))
+
     def __repr__(self) -> str:
         return f"{self.run_dir.path}, {self.tree['model']['name']}, {self.checkpoint.name}, on {self.device}"
 

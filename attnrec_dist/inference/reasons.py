@@ -12,7 +12,7 @@ import numpy as np
 
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.inference.histories import EVENT, CustomerHistories
-from attnrec_dist.inference.words import ago, events_ago, names
+from attnrec_dist.inference.words import ago, names, places_ago
 from attnrec_dist.layout import counted
 
 DAY = 86_400
@@ -58,8 +58,11 @@ def kinds(events: np.ndarray, data: DataSet) -> str:
 def last(history: CustomerHistories, own: np.ndarray, data: DataSet) -> str:
     """When the newest of the customer's events [own] was."""
     newest = int(own[-1])
-    if data.manifest.times_are_places or not history.is_timed:
-        when = events_ago(len(history.items) - 1 - newest)
+    if history.is_timed and data.manifest.time_unit == "order":
+        later = history.times[history.times > history.times[newest]]
+        when = places_ago(len(np.unique(later)), "order")
+    elif data.manifest.times_are_places or not history.is_timed:
+        when = places_ago(len(history.items) - 1 - newest, "event")
     else:
         seconds = asked_at(history, data) - int(history.times[newest])
         when = ago(seconds) if seconds >= DAY else "less than a day ago"

@@ -1,4 +1,4 @@
-"""The best items for customers of the data set, or for fresh histories: from Python, and to a file.
+"""The best items for customers of the data set, or for fresh histories: from Python, and as the rows of a file.
 
 Known customers are served with all their events, whatever part they are in. Customers without any known event get the
 trend (what all had in the last days of the log) and are marked so.
@@ -6,11 +6,9 @@ trend (what all had in the last days of the log) and are marked so.
 
 from __future__ import annotations
 
-import contextlib
-import math
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import islice
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -23,16 +21,12 @@ from attnrec_dist.batch import SequenceBatch
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.views import forecast_batch
 from attnrec_dist.data.windows import is_target, target_codes
-from attnrec_dist.errors import ConfigError, StorageError
+from attnrec_dist.errors import ConfigError
 from attnrec_dist.inference.histories import (
     MICROSECONDS,
     CustomerHistories,
     event_codes,
     in_baskets,
-    read_histories,
-    read_items,
-    read_lines,
-    stored_histories,
     time_rule,
 )
 from attnrec_dist.inference.load import Answered, TrainedModel, answered, load_model
@@ -40,30 +34,13 @@ from attnrec_dist.inference.reasons import asked_at, reason
 from attnrec_dist.inference.words import date, names
 from attnrec_dist.layout import counted, paragraph
 from attnrec_dist.ops.top_k import top_k
-from attnrec_dist.outputs import TABLE, check_output, table_writer
 from attnrec_dist.read_times import read_times
 
-SHOWN = 5  # items of a list that is in the file, whole, as well
 CUSTOMERS_AT_ONCE = 256
 SCORES_HELD = 2**24
 DAY = 86_400
 TREND_SECONDS = 14 * DAY
 MODEL, TREND = "model", "trend"
-
-
-@dataclass
-class Request:
-    """What `attnrec recommend` was asked for."""
-
-    top_k: int = 10
-    users: list[str] | None = None
-    users_file: Path | None = None
-    histories: Path | None = None
-    exclude: Path | None = None
-    new_only: bool = False
-    checkpoint: str = "best"
-    data: str | None = None
-    show: int = 0
 
 
 @dataclass
@@ -279,12 +256,29 @@ class Tally:
     events: int = 0
     unknown_events: int = 0  # of items that the model does not know
 
-    def add(self, histories: CustomerHistories, known: CustomerHistories, lists: list[list[Recommendation]]) -> None:
-        self.customers += len(lists)
-        self.on_trend += len(lists) - len(np.unique(known.row))
-        self.lengths |= {len(each) for each in lists}
-        self.events += len(histories.items)
-        self.unknown_events += len(histories.items) - len(known.items)
+    @classmethod
+    def of(cls, histories: CustomerHistories, known: CustomerHistories, lists: list[list[Recommendation]]) -> Tally:
+        return cls(
+            len(lists),
+            len(lists) - len(np.unique(known.row)),
+            {len(each) for each in lists},
+            len(histories.items),
+            len(histories.items) - len(known.items),
+        )
+
+    def add(self, other: Tally) -> None:
+        self.customers += other.customers
+        self.on_trend += other.on_trend
+        self.lengths |= other.lengths
+        self.events += other.events
+        self.unknown_events += other.unknown_events
+
+    def as_json(self) -> dict[str, Any]:
+        return {**vars(self), "lengths": sorted(self.lengths)}
+
+    @classmethod
+    def from_json(cls, told: dict[str, Any]) -> Tally:
+        return cls(**{**told, "lengths": set(told["lengths"])})
 
     def __str__(self) -> str:
         """
@@ -316,79 +310,33 @@ SCHEMA = pa.schema(
 )
 
 
-def write_recommendations(run_dir: Path, output: Path | None, request: Request) -> None:
-    """`attnrec recommend`: a file of Parquet, CSV or JSON lines, a row an item of a list; whole or absent.
-
-    Lists that are to be shown go to stdout, what was assumed and counted to stderr. Without a file all are shown, whole.
-    """
-    if request.top_k < 1:
-        raise ConfigError(f"--top_k {request.top_k}: at least 1 is needed")
-    read = (request.histories, request.users_file, request.exclude)
-    if output is not None:
-        check_output(output, "--output", TABLE, read, make_folder=True)
-    recommender = load(run_dir, request.checkpoint, request.data)
-    data = recommender.trained.data
-    barred = recommender.known_items(read_items(request.exclude, "--exclude", data, say) if request.exclude else [])
-    if request.top_k > recommender.num_items:
-        say(f"--top_k {request.top_k:,}: the catalogue has {recommender.num_items:,} items, so no list is longer")
-    tally = Tally()
-    shown, longest = (math.inf, request.top_k) if output is None else (request.show, SHOWN)
-    with _writer(output) as write:
-        for histories in wanted_histories(recommender.trained, request, say):
-            known = histories.known_only(recommender.num_items)
-            lists = [best for some in recommender.lists(known, request.top_k, barred, request.new_only) for best in some]
-            write(_as_table(known.names, lists, SCHEMA))
-            for place in range(int(min(len(lists), max(0, shown - tally.customers)))):
-                print(described(known.names[place], known.part(place, place + 1), data, lists[place][:longest]))
-            tally.add(histories, known, lists)
-    say(f"{output}: {tally}" if output else str(tally))
-
-
-def _writer(output: Path | None) -> contextlib.AbstractContextManager[Callable[[pa.Table], None]]:
-    """What takes the rows of the file; nothing does where there is none."""
-    if output is None:
-        return contextlib.nullcontext(lambda table: None)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError.of(error, f"making {output.parent}") from None
-    return table_writer(output, SCHEMA)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def wanted_histories(trained: TrainedModel, request: Request, say: Callable[[str], None]) -> Iterable[CustomerHistories]:
-    """The histories that were asked for, piece by piece."""
-    users = request.users
-    if request.users_file:
-        users = (users or []) + read_lines(request.users_file, "--users_file")
-    if request.histories:
-        histories = read_histories(request.histories, trained.data, trained.config, say)
-        return [histories if users is None else histories.of(users)]
-    return stored_histories(trained.data, users)
-
-
-def _as_table(names: list[str], lists: list[list[Recommendation]], schema: pa.Schema) -> pa.Table:
+def as_table(names: list[str], lists: list[list[Recommendation]]) -> pa.Table:
+    """Rows of SCHEMA, one an item of a list."""
     rows = [
         (name, each.rank, each.item, each.title, each.score, each.source, each.because, list(each.shares.items()))
         for name, best in zip(names, lists)
         for each in best
     ]
-    columns = list(zip(*rows)) if rows else [()] * len(schema)
-    return pa.table([pa.array(column, field.type) for column, field in zip(columns, schema)], schema=schema)
+    columns = list(zip(*rows)) if rows else [()] * len(SCHEMA)
+    return pa.table([pa.array(column, field.type) for column, field in zip(columns, SCHEMA)], schema=SCHEMA)
+
+
+def lists_of(rows: pa.Table, sizes: list[int]) -> list[list[Recommendation]]:
+    """The first lists of a table of `as_table`, whose lengths are given."""
+    told = [{key: value for key, value in row.items() if key != "user"} for row in rows.slice(0, sum(sizes)).to_pylist()]
+    found = iter(Recommendation(**{**row, "shares": dict(row["shares"])}) for row in told)
+    return [list(islice(found, size)) for size in sizes]
 
 
 def described(name: str, history: CustomerHistories, data: DataSet, best: list[Recommendation]) -> str:
     """A customer's newest baskets and list, for reading."""
     has_places = data.manifest.times_are_places
-    at = "" if has_places or not len(history.times) else f", on {date(asked_at(history, data))}"
+    at = "" if has_places or not len(history.times) else f", on {date(asked_at(history, data), data.manifest)}"
     lines = ["\n" + paragraph(f"customer {name}{at}", "  ", "")]
     for time in np.unique(history.times)[-3:]:
         items = history.items[history.times == time]
         more = f" and {len(items) - 4} more" if len(items) > 4 else ""
-        when = f"event {time + 1:,}" if has_places else date(int(time))
+        when = date(int(time), data.manifest)
         lines.append(paragraph(f"{', '.join(names(data, items[:4]))}{more}", " " * (len(when) + 4), f"  {when}  "))
     without = "without history: " + ("the most frequent" if has_places else "the most frequent of the log's last 14 days")
     for each in best:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from attnrec_dist.data.manifest import Manifest
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.layout import counted
 
@@ -13,9 +14,9 @@ def names(data: DataSet, items: np.ndarray) -> list[str]:
     return [(title or "").strip() or identity for title, identity in zip(data.titles(items), data.item_ids(items))]
 
 
-def date(second: int) -> str:
-    """The day of a unix second, UTC."""
-    return str(np.datetime64(second, "s").astype("datetime64[D]"))
+def date(second: int, manifest: Manifest) -> str:
+    """The day of a unix second, UTC; of a log without dates the number that it has of its own."""
+    return manifest.own_number(second) or str(np.datetime64(second, "s").astype("datetime64[D]"))
 
 
 def moment(time: int) -> str:
@@ -39,9 +40,9 @@ def ago(seconds: int) -> str:
     return f"{counted(max(1, seconds // size), unit)} ago"
 
 
-def events_ago(events: int) -> str:
+def places_ago(places: int, what: str) -> str:
     """
-    >>> events_ago(0), events_ago(1), events_ago(12)
-    ('the newest event', '1 event before the newest', '12 events before the newest')
+    >>> places_ago(0, "order"), places_ago(1, "event"), places_ago(12, "event")
+    ('the newest order', '1 event before the newest', '12 events before the newest')
     """
-    return f"{counted(events, 'event')} before the newest" if events else "the newest event"
+    return f"{counted(places, what)} before the newest" if places else f"the newest {what}"

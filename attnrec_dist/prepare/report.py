@@ -55,11 +55,10 @@ def summary(manifest: Manifest) -> str:
     if manifest.split.train_end is not None and manifest.split.valid_end is not None:
         held_back = "nothing held back for validation"
         if counts.validation_events:
-            held_back = f"validation from {day(manifest.split.train_end)}"
-        lines.append(f"{held_back}, test from {day(manifest.split.valid_end)} (UTC)")
-    columns = manifest.config.get("columns", {}).get("timestamp")
-    day_numbers = isinstance(columns, dict) and columns.get("unit") == "day"
-    usual = day_numbers or (USUAL_TIMES[0] <= manifest.start_time and manifest.end_time < USUAL_TIMES[1])
+            held_back = f"validation from {day(manifest.split.train_end, manifest)}"
+        zone = "" if manifest.time_unit == "day" else " (UTC)"
+        lines.append(f"{held_back}, test from {day(manifest.split.valid_end, manifest)}{zone}")
+    usual = manifest.time_unit == "day" or (USUAL_TIMES[0] <= manifest.start_time and manifest.end_time < USUAL_TIMES[1])
     if not usual and not manifest.times_are_places:
         lines.append(
             "warning: times before 1990 or after 2100: is columns.timestamp the right column, and columns.timestamp.unit right?"
@@ -73,12 +72,13 @@ def span(manifest: Manifest) -> str:
         return f"places {manifest.start_time:,} to {manifest.end_time:,}"
     if manifest.times_are_places:
         return f"histories of at most {manifest.end_time + 1:,} events"
-    return f"{day(manifest.start_time)} to {day(manifest.end_time)}"
+    return f"{day(manifest.start_time, manifest)} to {day(manifest.end_time, manifest)}"
 
 
-def day(second: int) -> str:
+def day(second: int, manifest: Manifest | None = None) -> str:
+    """A moment, UTC; of a log that numbers its days as it does."""
     try:
-        return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        return (manifest and manifest.own_number(second)) or datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d %H:%M:%S")
     except (ValueError, OverflowError, OSError):
         return f"second {second}"
 

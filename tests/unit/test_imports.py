@@ -14,8 +14,8 @@ NAMES = [str(file.relative_to(ROOT)) for file in FILES]
 
 # errors settings batch layout -> distributed run_dir -> ops -> {data | models | losses} -> inference -> ... -> commands -> cli
 LEVELS = [
-    ["errors", "yaml_text", "settings", "batch", "layout", "outputs", "timestamps", "read_times"],
-    ["distributed", "stored", "run_dir"],
+    ["errors", "yaml_text", "settings", "batch", "layout", "hints", "outputs", "timestamps", "read_times"],
+    ["distributed", "stored", "run_dir", "staging"],
     ["ops"],
     ["data", "models", "losses"],
     ["inference"],

@@ -14,9 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from attnrec_dist.engine import compare_runs, evaluate_run, explain_run
+from attnrec_dist.engine import compare_runs, evaluate_run, explain_run, recommend_run
 from attnrec_dist.errors import ConfigError, StorageError
-from attnrec_dist.inference import recommend
 from attnrec_dist.outputs import JSON, PICTURE, TABLE, check_output, replacing, table_writer, write_table
 
 ROWS = [
@@ -153,9 +152,8 @@ def test_commands_look_before_they_work(trained, attnrec, tmp_path, monkeypatch,
     def never(*_, **__):
         raise AssertionError("the model was loaded first")
 
-    for module in (evaluate_run, compare_runs, explain_run):
+    for module in (evaluate_run, compare_runs, explain_run, recommend_run):
         monkeypatch.setattr(module, "load_model", never)
-    monkeypatch.setattr(recommend, "load", never)
     monkeypatch.setattr("attnrec_dist.engine.replay.reopen", never)
     monkeypatch.setattr("attnrec_dist.data.inspect.inspect", never)
     (tmp_path / "file").write_text("")

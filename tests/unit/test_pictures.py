@@ -210,7 +210,7 @@ def test_plot_measures_the_baselines_once(attnrec, trained, tmp_path, monkeypatc
     for name in ("popularity", "own_trend", "own_frequency"):
         assert f"{name} {measured[name]['next_basket/all/ndcg@10']:.4f}" in shown
     monkeypatch.setattr("attnrec_dist.run_config.load_run_config", lambda *_: pytest.fail("they are kept"))
-    assert attnrec("plot", run).err == ""
+    assert attnrec("plot", run).err == f"next: attnrec evaluate {run}\n"
     assert set(texts_of(drawn[1])) == set(shown)
     monkeypatch.undo()
     (run / "baselines.json").write_text('{"measured on": 1, "values": 3}')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 
 import numpy as np
@@ -32,6 +33,13 @@ def ranking(shop, tmp_path_factory):
     (path / "ranking.yaml").write_text(RUN.format(data=path / "data"))
     assert attnrec_in_process("train", path / "ranking.yaml", "--run_dir", path / "run") == 0
     return path
+
+
+def test_what_evaluate_says_to_type_next_works(ranking, attnrec):
+    done = attnrec("evaluate", ranking / "run")
+    words = shlex.split(done.err.splitlines()[-1])
+    assert words == ["next:", "attnrec", "explain", str(ranking / "run"), "--output", str(ranking / "run" / "explained")]
+    assert attnrec(*words[2:]).code == 0
 
 
 def test_evaluate_tells_what_the_parquet_file_holds(ranking, attnrec, tmp_path):

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 from prepare_helpers import run, write_csv
 
+from attnrec_dist.data.config import DataConfig
+from attnrec_dist.data.inspect import inspect
 from attnrec_dist.data.shards import DataSet
+from attnrec_dist.evaluation.data_report import report
 from attnrec_dist.inference import words
-from attnrec_dist.inference.histories import stored_histories
+from attnrec_dist.inference.histories import read_histories, stored_histories
 from attnrec_dist.inference.reasons import reason
 from attnrec_dist.inference.recommend import TREND, Recommendation, described
+from attnrec_dist.prepare.report import summary
 
 DAY, START = 86_400, 20_000 * 86_400 + 3_600
 ROWS = [
@@ -98,6 +102,53 @@ def test_places_and_made_up_times_are_no_days(tmp_path):
     (tmp_path / "timed").mkdir()
     untimed = told(prepared(tmp_path / "timed"), "copy", "ann", "tea", is_timed=False)
     assert untimed == "in the history 3 times, last the newest event"
+
+
+def numbered(tmp_path, unit: str, numbers: list[int], **sections) -> DataSet:
+    """The log of one customer, whose events have numbers for times."""
+    items = ["tea", "cup", "tea", "pot"]
+    named = [{"user": "ann", "item": item, "time": str(number), "event": ""} for item, number in zip(items, numbers, strict=True)]
+    return run(
+        [write_csv(tmp_path / "log.csv", named)],
+        tmp_path / "data",
+        columns={"timestamp": {"name": "time", "unit": unit}},
+        **sections,
+    )
+
+
+def listed(data: DataSet, histories=None) -> list[str]:
+    (histories,) = [histories] if histories else stored_histories(data, ["ann"])
+    return described("ann", histories, data, [Recommendation(1, "tea", "", 0.5, TREND)]).splitlines()[1:]
+
+
+def test_orders_are_called_by_their_numbers_and_counted_as_orders(tmp_path):
+    """They were events, one too many, and the items of one order were an event apart."""
+    data = numbered(tmp_path, "order", [7, 7, 9, 9], split={"kind": "leave_last_basket"})
+    assert listed(data)[:3] == ["customer ann", "  order 7  cup, tea", "  order 9  pot, tea"]
+    assert told(data, "copy", "ann", "pot") == "in the history once, the newest order"
+    assert told(data, "copy", "ann", "tea") == "in the history 2 times, last the newest order"
+    assert told(data, "copy", "ann", "cup") == "in the history once, 1 order before the newest"
+    assert told(data, "copy", "ann", "cup", is_timed=False).endswith("events before the newest")
+
+
+@pytest.mark.parametrize(("first", "named"), [(0, ["event 2", "event 3", "event 4"]), (5, ["event 6", "event 7", "event 8"])])
+def test_places_are_the_logs_own_unless_they_begin_at_zero(tmp_path, first, named):
+    data = numbered(tmp_path, "place", [first, first + 1, first + 2, first + 3], split={"kind": "leave_one_out"})
+    assert [line.split("  ")[1] for line in listed(data)[1:4]] == named
+
+
+def test_numbered_days_are_no_dates_and_histories_have_them_too(tmp_path):
+    """They were days of 1970, and a history's day 205 was second 205."""
+    data = numbered(tmp_path, "day", [1, 1, 205, 300], **ALL_TRAIN)
+    assert listed(data)[:4] == ["customer ann, on day 300", "  day 1  cup, tea", "  day 205  tea", "  day 300  pot"]
+    assert told(data, "copy", "ann", "cup") == "in the history once, 299 days ago"
+    fresh = tmp_path / "fresh.csv"
+    fresh.write_text("user,item,timestamp\nann,tea,205\nann,cup,206.5\nann,pot,17798400\nann,tea,1970-07-26\n")
+    histories = read_histories(fresh, data, DataConfig(path=str(data.path)))
+    assert histories.times.tolist() == [205 * DAY, 206 * DAY, 206 * DAY, 206 * DAY + DAY // 2]
+    assert listed(data, histories)[2:4] == ["  day 206  tea, pot", "  day 206, 12:00  cup"]
+    assert "day 1 to day 300" in summary(data.manifest)
+    assert "1970" not in summary(data.manifest) + report(inspect(data))
 
 
 def test_who_gave_nothing_has_no_say(tmp_path):

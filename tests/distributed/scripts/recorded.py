@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import attnrec_dist.cli
-from attnrec_dist.engine import checkpoint, evaluate_run
+from attnrec_dist.engine import checkpoint, evaluate_run, recommend_run
 from attnrec_dist.engine import train as training
 from attnrec_dist.evaluation import evaluate, predict
 
@@ -27,7 +27,8 @@ RECORD = Path(os.environ["RECORD_DIR"])
 # optimizer: weights written, optimizer not             marker: checkpoint renamed, its marker missing
 # prune: checkpoint complete, older ones there          evaluation: validation begins      logging: half a line of metrics
 # testing: `attnrec evaluate` has its model (step 0)     opening: the processes have met, no data yet (step 0)
-PLACES = ("before_step", "after_step", "optimizer", "marker", "prune", "evaluation", "logging", "testing", "opening")
+# part: `attnrec recommend` has made the lists of part N, and not written them
+PLACES = ("before_step", "after_step", "optimizer", "marker", "prune", "evaluation", "logging", "testing", "opening", "part")
 
 
 def pause(place: str, step: int) -> None:
@@ -136,11 +137,23 @@ def watch_testing() -> None:
     evaluate_run.tested_next_item = watched
 
 
+def watch_parts() -> None:
+    write = recommend_run.Staging.write
+
+    def watched(self: Any, number: int, *rest: Any) -> None:
+        pause("part", number)
+        write(self, number, *rest)
+
+    recommend_run.Staging.write = watched
+
+
 if __name__ == "__main__":
     RECORD.mkdir(parents=True, exist_ok=True)
     training.train_step = watched_step(training.train_step)
     watch_checkpoints()
     watch_run()
     watch_testing()
+    watch_parts()
+    recommend_run.PART = 30  # customers: likewise
     evaluate.MOST_VIEWS = predict.EXAMPLES_AT_ONCE = 32  # so that a small log makes several micro-batches: some for every rank
     attnrec_dist.cli.leave(attnrec_dist.cli.main(sys.argv[1:]))
