@@ -14,7 +14,7 @@ NAMES = [str(file.relative_to(ROOT)) for file in FILES]
 
 # errors settings batch layout -> distributed run_dir -> ops -> {data | models | losses} -> inference -> ... -> commands -> cli
 LEVELS = [
-    ["errors", "yaml_text", "settings", "batch", "layout", "hints", "outputs", "timestamps", "read_times"],
+    ["errors", "interrupts", "yaml_text", "settings", "paths", "batch", "layout", "hints", "outputs", "timestamps", "read_times"],
     ["distributed", "stored", "run_dir", "staging"],
     ["ops"],
     ["data", "models", "losses"],
@@ -36,6 +36,7 @@ OF_PREPARE = {
     "timestamps",
     "read_times",
     "settings",
+    "paths",
     "batch",
     "layout",
     "distributed",
