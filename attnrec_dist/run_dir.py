@@ -10,7 +10,6 @@ STOP             made by whoever wants the job to stop; removed when it has
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import errno
 import fcntl
@@ -25,7 +24,7 @@ from typing import IO, Any, Literal
 from pydantic import BaseModel, Field
 
 from attnrec_dist.errors import CheckpointError, DamagedError, RunDirError, StorageError
-from attnrec_dist.outputs import replacing
+from attnrec_dist.outputs import make_folders, replacing, take_back
 from attnrec_dist.settings import flatten
 from attnrec_dist.stored import as_schema, read_json, read_tree, sha256_of
 
@@ -119,8 +118,7 @@ class RunDir:
             raise RunDirError(f"{self.path}: holds other files and no run; name an empty or a new directory with --run_dir")
         try:
             for folder in (self.path, self.checkpoints, self.index):
-                self._made += [] if folder.exists() else [folder]
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._made += make_folders(folder, 0o700)
         except OSError as error:
             raise StorageError.of(error, f"making the run directory {self.path}") from None
 
@@ -167,7 +165,7 @@ class RunDir:
     @property
     def is_new(self) -> bool:
         """Whether `create` made the directory."""
-        return self.path in self._made
+        return self.path.absolute() in self._made
 
     def discard(self) -> bool:
         """Removes what a refused start left in a directory that it made, where nothing else has come into it; whether it did."""
@@ -176,14 +174,12 @@ class RunDir:
         files = [self.path / name for name in ("status.json", "config.yaml", "jobs.jsonl", "lock")] + [
             *self.index.glob("samples-*")
         ]
-        folders = [self.checkpoints, self.index]
         inside = [*self.path.iterdir(), *self.checkpoints.iterdir(), *self.index.iterdir()]
-        if set(inside) - {*files, *folders}:
+        if set(inside) - {*files, self.checkpoints, self.index}:
             return False
         for file in files:
             file.unlink(missing_ok=True)
-        for folder in (*folders, self.path):
-            folder.rmdir()
+        take_back(self._made)
         return True
 
     def leave(self) -> None:
@@ -195,9 +191,7 @@ class RunDir:
         self._lock.flush()
         if self._held_before is None:
             (self.path / "lock").unlink(missing_ok=True)
-        for folder in self._made:
-            with contextlib.suppress(OSError):  # something has come into it
-                folder.rmdir()
+        take_back(self._made)
 
     def write_status(self, state: State, step: int, reason: str = "") -> None:
         """`running` is not written over this process's last word, which the watchdog may say while a thread still saves."""

@@ -37,6 +37,7 @@ OF_PREPARE = {
     "read_times",
     "settings",
     "paths",
+    "outputs",
     "batch",
     "layout",
     "distributed",

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from tiny_shop import PREPARE, RUN
 
-from attnrec_dist import cli, errors, fault_report
+from attnrec_dist import cli, errors, fault_report, interrupts
 from attnrec_dist.cli import main
 from attnrec_dist.errors import ConfigError, ExitCode
 from attnrec_dist.run_config import load_run_config
@@ -361,7 +361,7 @@ def test_an_interrupt_that_a_library_swallowed_is_one(monkeypatch, tmp_path, cap
     """Seen: torch catches it while it imports numpy, which then cannot be imported for another reason."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ATTNREC_DEBUG", raising=False)
-    monkeypatch.setattr(cli, "heard", [])
+    monkeypatch.setattr(interrupts, "heard", [])
 
     def swallow(*arguments: object) -> None:
         with contextlib.suppress(KeyboardInterrupt):
@@ -371,12 +371,12 @@ def test_an_interrupt_that_a_library_swallowed_is_one(monkeypatch, tmp_path, cap
     monkeypatch.setattr(cli, "plot_command", swallow)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        cli.hear_interrupts()
+        interrupts.hear_interrupts()
         assert main(["plot", "x"]) == 130
     finally:
         signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "attnrec: interrupted\n"
-    monkeypatch.setattr(cli, "AFTERMATH", 0.0)
+    monkeypatch.setattr(interrupts, "AFTERMATH", 0.0)
     monkeypatch.setattr(cli, "plot_command", lambda *arguments: 1 / 0)
     assert main(["plot", "x"]) == ExitCode.FAULT
 

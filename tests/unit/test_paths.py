@@ -11,6 +11,7 @@ import yaml
 from tiny_shop import Shop
 
 SHORT = ("--train.max_steps", "2")
+OF_RANKING = ("--model", "{name: feature_attention}", "--loss", "{name: binary}")  # for which the data has no labels
 
 
 @pytest.fixture
@@ -218,3 +219,9 @@ def test_the_bundled_files_are_found_from_anywhere_without_a_note(attnrec, elsew
         named = yaml.safe_load(path.read_text())["data"]["path"]
         made = [yaml.safe_load(each.read_text())["output"]["dir"] for each in (root / "configs" / "prepare").glob("*.yaml")]
         assert (path.parent / named).resolve() in [root / each for each in made]
+
+
+def test_a_refused_start_leaves_no_directory(attnrec, shop, elsewhere):
+    for options in (["--data", "nowhere"], ["--data", shop.data, "--train.nonsense", "1"], ["--data", shop.data, *OF_RANKING]):
+        assert attnrec("train", shop.run_yaml, *options).code == 2
+        assert list(elsewhere.iterdir()) == []

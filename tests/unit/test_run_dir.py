@@ -79,6 +79,11 @@ def test_only_a_new_directory_without_anything_of_worth_is_discarded(tmp_path):
         (run.path / file).touch()
         assert not run.discard()
         assert {path.name for path in run.path.iterdir()} >= {"config.yaml", "status.json", "lock", file.split("/")[0]}
+    assert claimed("runs/of/mine").discard()
+    assert not (tmp_path / "runs").exists()
+    other = claimed("runs/first")
+    assert claimed("runs/second").discard()
+    assert other.path.is_dir(), "somebody else's run is there by now"
     unlocked = RunDir(tmp_path / "unlocked")
     unlocked.create()
     assert not unlocked.discard()
