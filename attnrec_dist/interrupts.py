@@ -16,9 +16,9 @@ def hear_interrupts() -> None:
     """In a process of its own: Ctrl-C is remembered, since a library that is just being imported may fail in any way by it."""
 
     def hear(number: int, frame: FrameType | None) -> None:
-        again = heard and time.monotonic() - heard[-1] < TWICE
-        heard.append(time.monotonic())
-        if not again:
+        now, before = time.monotonic(), heard[-1] if heard else -TWICE
+        heard.append(now)
+        if now - before >= TWICE:
             raise KeyboardInterrupt
 
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
