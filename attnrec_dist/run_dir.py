@@ -10,6 +10,7 @@ STOP             made by whoever wants the job to stop; removed when it has
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import fcntl
@@ -30,6 +31,7 @@ from attnrec_dist.stored import as_schema, read_json, read_tree, sha256_of
 
 State = Literal["running", "done", "stopped", "user_error", "fault"]
 MARKER = "complete.json"  # written last: a directory without it is no checkpoint
+PROGRESS = "progress.json"
 OBJECTIVE_FILE = "objective.safetensors"  # weights of model and loss
 AVERAGE_FILE = "average.safetensors"  # their running average, where the run keeps one: what is evaluated and used
 CHECKPOINT_FORMAT = 1
@@ -50,6 +52,12 @@ class StoredPart(BaseModel):
 
     bytes: int = Field(ge=0)
     sha256: str
+
+
+class Best(BaseModel):
+    """Of a checkpoint's progress.json, which step was the best so far; 0: none was measured."""
+
+    best_step: int = Field(ge=0)
 
 
 class Marker(BaseModel):
@@ -220,16 +228,29 @@ class RunDir:
         return [found[step] for step in sorted(found)]
 
     def checkpoint(self, name: str) -> Path:
-        """The checkpoint that the link `best` or `last` names, or one by its own name. Raises CheckpointError."""
+        """The checkpoint that the link `best` or `last` names (where the link is lost or damaged, the one that a training would
+        link), or one by its own name. Raises CheckpointError."""
         path = Path(os.path.realpath(self.path / name)) if name in ("best", "last") else self.checkpoints / name
         ours = (self.path / name).is_dir() and not (self.path / name).is_symlink()  # a copy that followed links
         ours = ours or (is_checkpoint(path) and path.parent == Path(os.path.realpath(self.checkpoints)))
         if not (ours or is_checkpoint(self.checkpoints / name)) or not (path / MARKER).is_file():
+            meant = self._to_be_linked(name)
+            if meant is not None:
+                return meant
             there = ", ".join(each.name for each in self.complete_checkpoints()) or "none"
             raise CheckpointError(
                 f"{self.path}: no complete checkpoint {name!r}; complete ones: {there}; name one of them with --checkpoint"
             )
         return path
+
+    def _to_be_linked(self, name: str) -> Path | None:
+        """What `best` or `last` has to name, by what the newest checkpoint tells; None where it cannot be told."""
+        for path in reversed(self.complete_checkpoints() if name in ("best", "last") else []):
+            with contextlib.suppress(OSError, ValueError):  # damaged: the one before it counts
+                step = read_json(path / PROGRESS, Best).best_step if name == "best" else 0
+                best = self.checkpoints / f"step-{step:08d}"
+                return path if not step else best if best in self.complete_checkpoints() else None
+        return None
 
 
 def is_checkpoint(path: Path) -> bool:

@@ -180,7 +180,8 @@ def test_checkpoints_are_found_by_name_or_link_and_only_with_their_marker(tmp_pa
     assert [path.name for path in run.complete_checkpoints()] == ["step-00000003", "step-00000020"]
     assert run.checkpoint("best").name == "step-00000020"
     assert run.checkpoint("step-00000003").name == "step-00000003"
-    for name in ("last", "step-00000100", "nonsense"):
+    assert run.checkpoint("last").name == "step-00000020", "as a training would link it"
+    for name in ("step-00000100", "nonsense"):
         with pytest.raises(CheckpointError, match="complete ones: step-00000003, step-00000020"):
             run.checkpoint(name)
 
