@@ -159,6 +159,8 @@ def test_an_odd_configuration_is_refused_in_a_line(what, command, tmp_path, monk
         ["--run_dir", "a\0b"],
         ["--run_dir", "r\udcff"],
         ["--train.threads", "1000000"],
+        ["--evaluation.threads", "1000000"],
+        ["--data.workers", "1000000"],
     ],
 )
 def test_an_odd_option_is_refused_in_a_line(options, tmp_path, monkeypatch, capfd):
