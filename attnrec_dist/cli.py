@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 from attnrec_dist.commands import (
@@ -41,16 +40,14 @@ from attnrec_dist.errors import (
 )
 from attnrec_dist.fault_report import told
 from attnrec_dist.help import check_command, check_options, short_help, versions
+from attnrec_dist.interrupts import was_interrupted
 from attnrec_dist.settings import take_overrides
 from attnrec_dist.terminal import forgiving_streams
 from attnrec_dist.yaml_text import shortened
 
 OF_PAST = {"when": ["--user ID"], "replay": ["--step N"]}
 INTERRUPTED = 130  # as shells have it
-AFTERMATH = 30.0  # seconds in which an error after a Ctrl-C is put down to it
 LATER = 2.0  # seconds: a launcher ends all processes as soon as one leaves, and rank 0 may still be about to tell the error
-
-heard: list[float] = []  # when Ctrl-C came
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -110,28 +107,6 @@ def ended_by(error: BaseException, words: list[str], command: str | None) -> int
     known = StorageError.of(error, f"attnrec {command}") if isinstance(error, OSError) else None
     say(refused_resource(error) or known or told(error, words, command))
     return ExitCode.FAULT
-
-
-def hear_interrupts() -> None:
-    """In a process of its own: Ctrl-C is remembered, since a library that is just being imported may fail in any way by it."""
-
-    def hear(number: int, frame: FrameType | None) -> None:
-        heard.append(time.monotonic())
-        raise KeyboardInterrupt
-
-    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-        signal.signal(signal.SIGINT, hear)
-
-
-def was_interrupted(error: BaseException | None) -> bool:
-    """By Ctrl-C, which some libraries turn into an error of their own."""
-    if heard and time.monotonic() - heard[-1] < AFTERMATH:
-        return True
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt) or "Interrupt" in type(error).__name__ or str(error) == "Query interrupted":
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def check_words(words: list[str]) -> None:

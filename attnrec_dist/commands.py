@@ -50,21 +50,17 @@ def prepare_keys(arguments: argparse.Namespace) -> str:
 
 
 def prepare_command(arguments: argparse.Namespace, rest: list[str]) -> int:
-    from attnrec_dist.prepare.config import PrepareConfig
+    from attnrec_dist.prepare.config import load_prepare_config
     from attnrec_dist.prepare.pipeline import prepare
     from attnrec_dist.prepare.workplace import refuse_existing
-    from attnrec_dist.settings import apply_overrides, build, read_yaml
 
     path = _required(arguments.config, "CONFIG.yaml", "prepare")
     overrides = parse_overrides(rest)
     if arguments.input:
-        overrides["input.files"] = [str(Path(each).absolute()) for each in arguments.input]
+        overrides["input.files"] = arguments.input
     if arguments.output:
         overrides["output.dir"] = str(arguments.output)
-    tree = read_yaml(path)
-    if "columns" not in tree and {"data", "model"} <= tree.keys():
-        raise ConfigError(f"{path}: this is a run's YAML (it has data, model); type attnrec train {path}")
-    config = build(PrepareConfig, apply_overrides(tree, overrides), str(path), overrides)
+    config = load_prepare_config(path, overrides, _note)
     if arguments.print_config:
         print(to_yaml(config), end="")
         return ExitCode.DONE

@@ -30,7 +30,7 @@ EXAMPLES = {
 KEYS = {
     "prepare": """
   --input.files  list[text], required
-      raw log: paths, patterns with * and ?, directories (day=5 in a path is a column); relative: from the YAML's directory
+      raw log: paths, patterns with * and ?, directories (day=5 in a path is a column); beside the YAML, else where you are
   --columns.user  text, required
       column of the user's id; ids are text and kept exactly
   --columns.item  text, required
@@ -40,7 +40,7 @@ KEYS = {
   --columns.event.name  text, required
       column that holds the kind of event
   --items.file  text, required
-      csv, tsv, parquet or jsonl; relative paths start at the YAML file's directory
+      csv, tsv, parquet or jsonl; found as input.files are
   --split.validation_from  text or null, default null
       first moment of the validation part, ISO 8601, for example 2011-09-01
   --split.test_from  text or null, default null

@@ -6,6 +6,7 @@ for rows, `table_writer`, which writes what the name says: Parquet, CSV or JSON 
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import math
@@ -96,6 +97,26 @@ def _try_folder(folder: Path, where: str, make_folder: bool) -> None:
         aside.unlink()
     except OSError as error:
         raise StorageError.of(error, f"{where}: writing into {there}") from None
+
+
+def make_folders(folder: Path, mode: int = 0o777) -> list[Path]:
+    """Makes a directory, with `mode`, and those above it that are missing; which ones, the outermost first. Raises OSError."""
+    folder = folder.absolute()
+    missing = [each for each in (*reversed(folder.parents), folder) if not each.is_dir()]
+    try:
+        for each in missing:
+            each.mkdir(mode if each == folder else 0o777, exist_ok=True)
+    except OSError:
+        take_back(missing)
+        raise
+    return missing
+
+
+def take_back(folders: Iterable[Path]) -> None:
+    """Removes what `make_folders` made, as far as nothing has come into it: what is refused leaves no trace."""
+    for folder in reversed(list(folders)):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from attnrec_dist.evaluation.evaluate import EvaluationConfig
 from attnrec_dist.evaluation.predict import ExampleEvaluationConfig
 from attnrec_dist.losses import DEFAULT, loss_config_class, loss_task
 from attnrec_dist.models import model_config_class, model_task
+from attnrec_dist.paths import placed
 from attnrec_dist.settings import Section, apply_overrides, build, read_yaml
 
 OF_NEXT_ITEM = ("basket", "target_events", "windows", "targets", "context")  # keys of `data` without meaning for ranking
@@ -108,11 +108,7 @@ def _name_in(tree: dict[str, Any], section: str) -> str:
 
 
 def load_run_config(path: Path, overrides: dict[str, Any], say: Callable[[str], None] = lambda _: None) -> RunConfig:
-    """The YAML file with overrides applied and checked, `data.path` made absolute. Raises ConfigError.
-
-    A relative `data.path` of the file is looked up beside it, then in the current directory, which `say` is told; one of the
-    overrides in the current directory.
-    """
+    """The YAML file with overrides applied and checked, its paths placed, of which `say` is told. Raises ConfigError."""
     tree = apply_overrides(read_yaml(path), overrides)
     if "model" not in tree and {"input", "output"} <= tree.keys():
         raise ConfigError(f"{path}: this is a prepare YAML (it has input, output); type attnrec prepare {path}")
@@ -120,24 +116,4 @@ def load_run_config(path: Path, overrides: dict[str, Any], say: Callable[[str], 
         section = run_config_class(tree)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    config = build(section, tree, str(path), overrides)
-    given = config.data.path
-    found = _if_there(Path(given), given) if "data.path" in overrides else _located(given, path, say)
-    return config.model_copy(update={"data": config.data.model_copy(update={"path": found})})
-
-
-def _located(given: str, named_by: Path, say: Callable[[str], None]) -> str:
-    """The absolute path, or the given one where nothing is there, which whoever opens it tells."""
-    beside, here = _if_there(named_by.parent / given, ""), _if_there(Path(given), "")
-    if beside and here and not os.path.samefile(beside, here):
-        raise ConfigError(
-            f"{named_by}: data.path: {given} may be {beside}, beside this file, or {here}, in the current directory; "
-            "type --data with the one that is meant"
-        )
-    if here and not beside:
-        say(f"data.path: {given} is taken from the current directory, since it is not beside {named_by}")
-    return beside or here or given
-
-
-def _if_there(path: Path, otherwise: str) -> str:
-    return str(path.absolute()) if os.path.exists(path) else otherwise
+    return placed(build(section, tree, str(path), overrides), path, overrides, say)

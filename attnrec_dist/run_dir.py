@@ -25,12 +25,13 @@ from typing import IO, Any, Literal
 from pydantic import BaseModel, Field
 
 from attnrec_dist.errors import CheckpointError, DamagedError, RunDirError, StorageError
-from attnrec_dist.outputs import replacing
+from attnrec_dist.outputs import make_folders, replacing, take_back
 from attnrec_dist.settings import flatten
 from attnrec_dist.stored import as_schema, read_json, read_tree, sha256_of
 
 State = Literal["running", "done", "stopped", "user_error", "fault"]
 MARKER = "complete.json"  # written last: a directory without it is no checkpoint
+PROGRESS = "progress.json"
 OBJECTIVE_FILE = "objective.safetensors"  # weights of model and loss
 AVERAGE_FILE = "average.safetensors"  # their running average, where the run keeps one: what is evaluated and used
 CHECKPOINT_FORMAT = 1
@@ -51,6 +52,12 @@ class StoredPart(BaseModel):
 
     bytes: int = Field(ge=0)
     sha256: str
+
+
+class Best(BaseModel):
+    """Of a checkpoint's progress.json, which step was the best so far; 0: none was measured."""
+
+    best_step: int = Field(ge=0)
 
 
 class Marker(BaseModel):
@@ -119,8 +126,7 @@ class RunDir:
             raise RunDirError(f"{self.path}: holds other files and no run; name an empty or a new directory with --run_dir")
         try:
             for folder in (self.path, self.checkpoints, self.index):
-                self._made += [] if folder.exists() else [folder]
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._made += make_folders(folder, 0o700)
         except OSError as error:
             raise StorageError.of(error, f"making the run directory {self.path}") from None
 
@@ -167,7 +173,7 @@ class RunDir:
     @property
     def is_new(self) -> bool:
         """Whether `create` made the directory."""
-        return self.path in self._made
+        return self.path.absolute() in self._made
 
     def discard(self) -> bool:
         """Removes what a refused start left in a directory that it made, where nothing else has come into it; whether it did."""
@@ -176,14 +182,12 @@ class RunDir:
         files = [self.path / name for name in ("status.json", "config.yaml", "jobs.jsonl", "lock")] + [
             *self.index.glob("samples-*")
         ]
-        folders = [self.checkpoints, self.index]
         inside = [*self.path.iterdir(), *self.checkpoints.iterdir(), *self.index.iterdir()]
-        if set(inside) - {*files, *folders}:
+        if set(inside) - {*files, self.checkpoints, self.index}:
             return False
         for file in files:
             file.unlink(missing_ok=True)
-        for folder in (*folders, self.path):
-            folder.rmdir()
+        take_back(self._made)
         return True
 
     def leave(self) -> None:
@@ -195,9 +199,7 @@ class RunDir:
         self._lock.flush()
         if self._held_before is None:
             (self.path / "lock").unlink(missing_ok=True)
-        for folder in self._made:
-            with contextlib.suppress(OSError):  # something has come into it
-                folder.rmdir()
+        take_back(self._made)
 
     def write_status(self, state: State, step: int, reason: str = "") -> None:
         """`running` is not written over this process's last word, which the watchdog may say while a thread still saves."""
@@ -226,16 +228,29 @@ class RunDir:
         return [found[step] for step in sorted(found)]
 
     def checkpoint(self, name: str) -> Path:
-        """The checkpoint that the link `best` or `last` names, or one by its own name. Raises CheckpointError."""
+        """The checkpoint that the link `best` or `last` names (where the link is lost or damaged, the one that a training would
+        link), or one by its own name. Raises CheckpointError."""
         path = Path(os.path.realpath(self.path / name)) if name in ("best", "last") else self.checkpoints / name
         ours = (self.path / name).is_dir() and not (self.path / name).is_symlink()  # a copy that followed links
         ours = ours or (is_checkpoint(path) and path.parent == Path(os.path.realpath(self.checkpoints)))
         if not (ours or is_checkpoint(self.checkpoints / name)) or not (path / MARKER).is_file():
+            meant = self._to_be_linked(name)
+            if meant is not None:
+                return meant
             there = ", ".join(each.name for each in self.complete_checkpoints()) or "none"
             raise CheckpointError(
                 f"{self.path}: no complete checkpoint {name!r}; complete ones: {there}; name one of them with --checkpoint"
             )
         return path
+
+    def _to_be_linked(self, name: str) -> Path | None:
+        """What `best` or `last` has to name, by what the newest checkpoint tells; None where it cannot be told."""
+        for path in reversed(self.complete_checkpoints() if name in ("best", "last") else []):
+            with contextlib.suppress(OSError, ValueError):  # damaged: the one before it counts
+                step = read_json(path / PROGRESS, Best).best_step if name == "best" else 0
+                best = self.checkpoints / f"step-{step:08d}"
+                return path if not step else best if best in self.complete_checkpoints() else None
+        return None
 
 
 def is_checkpoint(path: Path) -> bool:

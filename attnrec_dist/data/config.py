@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from attnrec_dist.paths import InputPath
 from attnrec_dist.settings import Section
 
 
 class DataConfig(Section):
-    path: str = Field(description="the prepared data set, as written by `attnrec prepare`; --data overrides it")
+    path: Annotated[str, InputPath("data")] = Field(
+        description="the prepared data set, as written by `attnrec prepare`; --data overrides it"
+    )
     basket: Literal["time", "none"] = Field(
         "time", description="time: a user's events of one time are a set, predicted together; none: every event is on its own"
     )

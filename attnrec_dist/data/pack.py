@@ -27,6 +27,17 @@ class Histories:
     is_target: np.ndarray  # bool [T'] may be predicted
 
 
+@dataclass
+class Asked:
+    """What a batch's queries are: Q of them, with M targets."""
+
+    after: np.ndarray  # int64 [Q] the basket at whose end each asks, counted over the whole batch
+    times: np.ndarray  # int64 [Q]
+    targets: np.ndarray  # int32 [M]
+    target_query: np.ndarray  # int64 [M]
+    weight: np.ndarray  # float64 [M]
+
+
 def begun(pieces: Histories) -> Histories:
     """The pieces with a token of no item, a second before the rest, in front of those without input."""
     is_empty = pieces.inputs == 0
@@ -69,18 +80,10 @@ def pack(
     last_token[own_basket] = np.arange(len(kept))
 
     if query_times is None:
-        basket_row, begins = row.take(first_token), place.take(first_token)  # [baskets]
-        is_asked = np.zeros(len(first_token), bool)  # baskets with a query before them
-        is_asked[1:] = (basket_row[1:] == basket_row[:-1]) & (begins[:-1] >= pieces.first_query.take(basket_row[1:]))
-        asks = np.flatnonzero(is_asked.take(basket_of) & pieces.is_target)
-        query_baskets, target_query = _distinct(basket_of.take(asks) - 1)
-        targets = pieces.items.take(asks)
-        weight = (1.0 / np.bincount(target_query, minlength=len(query_baskets))).take(target_query)
-        asked_at = pieces.times.take(first_token.take(query_baskets + 1)) if len(query_baskets) else np.empty(0, np.int64)
+        asked = _next_baskets(pieces, place, row, basket_of, first_token)
     else:
-        query_baskets = basket_of[np.cumsum(pieces.sizes) - 1]
-        target_query, targets, weight = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
-        asked_at = query_times
+        none = np.empty(0, np.int64)
+        asked = Asked(basket_of[np.cumsum(pieces.sizes) - 1], query_times, none, none, np.empty(0))
 
     tokens = len(kept)
     extra = np.arange(standins)
@@ -94,15 +97,27 @@ def pack(
         times=_long(pieces.times.take(kept), 0 * extra),
         baskets=_long(own_basket - first_basket.take(row_of), 0 * extra),
         offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(np.append(input_sizes, 1 + 0 * extra))]).astype(np.int32)),
-        queries=_long(last_token.take(query_baskets), tokens + extra),
-        query_times=_long(asked_at, 0 * extra),
-        targets=_long(targets, 0 * extra),
-        target_query=_long(target_query, len(query_baskets) + extra),
-        target_weight=torch.from_numpy(np.append(weight, 0.0 * extra).astype(np.float32)),
+        queries=_long(last_token.take(asked.after), tokens + extra),
+        query_times=_long(asked.times, 0 * extra),
+        targets=_long(asked.targets, 0 * extra),
+        target_query=_long(asked.target_query, len(asked.after) + extra),
+        target_weight=torch.from_numpy(np.append(asked.weight, 0.0 * extra).astype(np.float32)),
         max_length=int(max(input_sizes.max(initial=0), min(standins, 1))),
         singletons=len(_distinct(own_basket)[0]) == tokens,
         events={name: _column(column) for name, column in columns.items()},
     )
+
+
+def _next_baskets(pieces: Histories, place: np.ndarray, row: np.ndarray, basket_of: np.ndarray, first_token: np.ndarray) -> Asked:
+    """Asks before each basket that may be a target for its items. `place`, `row`, `basket_of` are of tokens [T']."""
+    basket_row, begins = row.take(first_token), place.take(first_token)  # [baskets]
+    is_asked = np.zeros(len(first_token), bool)  # baskets with a query before them
+    is_asked[1:] = (basket_row[1:] == basket_row[:-1]) & (begins[:-1] >= pieces.first_query.take(basket_row[1:]))
+    asks = np.flatnonzero(is_asked.take(basket_of) & pieces.is_target)
+    after, target_query = _distinct(basket_of.take(asks) - 1)
+    weight = (1.0 / np.bincount(target_query, minlength=len(after))).take(target_query)
+    times = pieces.times.take(first_token.take(after + 1)) if len(after) else np.empty(0, np.int64)
+    return Asked(after, times, pieces.items.take(asks), target_query, weight)
 
 
 def _distinct(ascending: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

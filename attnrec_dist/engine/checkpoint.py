@@ -33,6 +33,7 @@ from attnrec_dist.run_dir import (
     CHECKPOINT_FORMAT,
     MARKER,
     OBJECTIVE_FILE,
+    PROGRESS,
     RunDir,
     is_checkpoint,
     verify,
@@ -41,7 +42,6 @@ from attnrec_dist.run_dir import (
 from attnrec_dist.settings import Section
 from attnrec_dist.stored import read_tree, sealed, sha256_of
 
-PROGRESS = "progress.json"
 LEFTOVER = re.compile(r"\.step-\d+(\.\d+\.partial|\.aside)")  # of an attempt that was killed
 
 

@@ -143,7 +143,9 @@ def evaluation_config(kind: type[Section], tree: dict[str, Any], overrides: dict
     for key in overrides:
         if not key.startswith("evaluation."):
             raise ConfigError(f"--{key}: only evaluation.* keys may be overridden here; attnrec evaluate --help-all lists them")
-    kept = {key: value for key, value in tree.get("evaluation", {}).items() if key in kind.model_fields}
+    kept = tree.get("evaluation") or {}
+    if isinstance(kept, dict):
+        kept = {key: value for key, value in kept.items() if key in kind.model_fields}
     keys = create_model("Keys", __base__=Section, evaluation=(kind, ...))
     return build(keys, apply_overrides({"evaluation": kept}, overrides), where, overrides).evaluation  # type: ignore[attr-defined]
 

@@ -17,6 +17,7 @@ from attnrec_dist.engine.run import Run, start, watchdog_of
 from attnrec_dist.engine.train import train
 from attnrec_dist.errors import ConfigError, ExitCode, StorageError, UserError, address_limit
 from attnrec_dist.hints import next_step
+from attnrec_dist.interrupts import was_interrupted
 
 if TYPE_CHECKING:
     from attnrec_dist.run_config import RunConfig
@@ -42,12 +43,15 @@ def leave_word(run_dir: RunDir, error: BaseException) -> None:
     """Of a training that failed, in status.json. A start that was refused leaves the directory as it was; only one that it made
     itself, under a launcher, where status.json has to tell the outcome, stays."""
     state: State = "user_error" if isinstance(error, UserError) else "fault"
+    reason = str(error) or type(error).__name__
+    if was_interrupted(error):
+        state, reason = "stopped", "by the user, with Ctrl-C"
     if not run_dir.begun and not (run_dir.is_new and is_launched()):
         if not run_dir.discard():
             run_dir.leave()
         return
     with contextlib.suppress(StorageError):  # on a full disk the first error is the one to tell
-        run_dir.write_status(state, int(run_dir.status()["step"]), str(error) or type(error).__name__)
+        run_dir.write_status(state, int(run_dir.status()["step"]), reason)
 
 
 def in_our_words(error: BaseException, config: RunConfig) -> BaseException:

@@ -10,11 +10,11 @@ from pathlib import Path
 from types import FrameType
 
 from attnrec_dist.errors import StopRequested
+from attnrec_dist.interrupts import TWICE
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP, signal.SIGQUIT)
 OF_TERMINAL = (signal.SIGHUP, signal.SIGQUIT)  # nohup, or a script's background, has these ignored
 OF_KEYBOARD = (signal.SIGINT, signal.SIGQUIT)
-TWICE = 1.0  # seconds: a launcher passes on what the terminal has sent to all processes already
 POLL_SECONDS = 1.0  # between looks at the file: on a shared file system a look may cost a millisecond
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import queue
+import re
 import sys
 import threading
 import time
@@ -21,8 +22,10 @@ from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracke
 
 from attnrec_dist.errors import MissingExtraError
 from attnrec_dist.run_dir import write_whole
+from attnrec_dist.stored import read_text
 
 WAITING = 10_000  # looks at the losses, each of some steps, that a tracker may lag behind
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")  # what W&B and MLflow take for a run's
 THREAD = "tracker"  # how its thread's name begins
 PATIENCE = 20.0  # seconds that the end of a job waits for what a tracker has not yet taken
 Line = dict[str, Any]
@@ -115,11 +118,26 @@ def _started(tracker: GeneralTracker) -> GeneralTracker:
     return tracker
 
 
+def kept_name(file: Path) -> str | None:
+    """The name of a tracker's run that a file keeps; None where there is none, or nothing that can be one, which is told."""
+    try:
+        name = read_text(file).strip()
+        wrong = "" if NAME.fullmatch(name) else "it holds no name of a run"
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        wrong = error.strerror or str(error) if isinstance(error, OSError) else "it is no text"
+    if not wrong:
+        return name
+    print(f"attnrec: {file}: {wrong}; a new run of the tracker is begun", file=sys.stderr, flush=True)
+    return None
+
+
 def _wandb(run_dir: Path, project: str, config: Line) -> GeneralTracker:
     import wandb
 
     kept = run_dir / "wandb.id"
-    name = kept.read_text() if kept.exists() else uuid.uuid4().hex
+    name = kept_name(kept) or uuid.uuid4().hex
     write_whole(kept, name)  # at once: the next job shall go on in this run even if W&B takes longer to start than this one lasts
     quiet = wandb.Settings(console="off", disable_git=True, save_code=False)  # no address of a repository leaves the machine
     tracker = _started(WandBTracker(project, id=name, resume="allow", name=run_dir.name, dir=str(run_dir), settings=quiet))
@@ -139,8 +157,9 @@ def _leave_wandb() -> None:
 
 def _mlflow(run_dir: Path, project: str, config: Line) -> GeneralTracker:
     kept = run_dir / "mlflow.id"
-    if kept.exists():
-        return _started(MLflowTracker(project, run_id=kept.read_text()))
+    name = kept_name(kept)
+    if name is not None:
+        return _started(MLflowTracker(project, run_id=name))
     tracker = _started(MLflowTracker(project, run_name=run_dir.name))
     tracker.store_init_configuration(config)
     write_whole(kept, tracker.tracker.info.run_id)

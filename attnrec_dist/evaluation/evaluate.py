@@ -49,7 +49,7 @@ class MeasuringConfig(Section):
         description="what is measured, each as name@k",
     )
     threads: int = Field(
-        1, ge=1, description="CPU threads while scoring, fixed so that results do not depend on the machine's cores"
+        1, ge=1, le=1024, description="CPU threads while scoring, fixed so that results do not depend on the machine's cores"
     )
     baselines: BaselinesConfig = Field(BaselinesConfig(), description="what a model has to beat")
 

@@ -35,7 +35,7 @@ class ExampleMeasuringConfig(Section):
 
     metrics: list[str] = Field(list(METRICS), min_length=1, description="what is measured of each task")
     threads: int = Field(
-        1, ge=1, description="CPU threads while scoring, fixed so that results do not depend on the machine's cores"
+        1, ge=1, le=1024, description="CPU threads while scoring, fixed so that results do not depend on the machine's cores"
     )
 
     @field_validator("metrics")

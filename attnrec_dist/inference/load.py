@@ -39,7 +39,10 @@ class TrainedModel:
     @property
     def threads(self) -> int:
         """CPU threads that it scores with, so that results do not depend on the machine's cores."""
-        return int((self.tree.get("evaluation") or {}).get("threads", 1))
+        found = (self.tree.get("evaluation") or {}).get("threads", 1)
+        if type(found) is not int or not 1 <= found <= 1024:
+            raise RunDirError(f"{self.run_dir.config}: evaluation.threads: {found!r} is no number from 1 to 1024; set it right")
+        return found
 
     def __repr__(self) -> str:
         return f"{self.run_dir.path}, {self.tree['model']['name']}, {self.checkpoint.name}, on {self.device}"

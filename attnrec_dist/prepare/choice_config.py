@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from attnrec_dist.paths import InputPath
 from attnrec_dist.prepare.examples_config import Duration
 from attnrec_dist.prepare.sections import moment
 from attnrec_dist.settings import Section
@@ -33,9 +34,8 @@ _CORE = "repeated with its sibling until both hold; split time: in the training 
 class IdsFile(Section):
     """`drop_users: bots.txt` is short for `drop_users: {file: bots.txt}`."""
 
-    file: str = Field(
-        description="text, an id a line (blanks around it are taken off), or csv, tsv, parquet; relative paths start at the YAML "
-        "file's directory"
+    file: Annotated[str, InputPath(patterns=True)] = Field(
+        description="text, an id a line (blanks around it are taken off), or csv, tsv, parquet; found as input.files are"
     )
     column: str | None = Field(default=None, description="of csv, tsv and parquet: the column with the ids, as in the log")
     delimiter: str | None = Field(default=None, min_length=1, max_length=1, description="as in input")

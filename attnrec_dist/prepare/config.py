@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, model_validator
 
+from attnrec_dist.errors import ConfigError
+from attnrec_dist.paths import placed
 from attnrec_dist.prepare.choice_config import ID_LISTS, BasketsSection, FiltersSection, SplitSection
 from attnrec_dist.prepare.examples_config import FeatureSection, LabelSection, check_examples, named_events
 from attnrec_dist.prepare.input_sections import LINE_FORMATS, EntityFile, InputSection, ItemsSection
@@ -18,7 +22,7 @@ from attnrec_dist.prepare.sections import (
     StatisticsSection,
     check_event_kinds,
 )
-from attnrec_dist.settings import Section
+from attnrec_dist.settings import Section, apply_overrides, build, read_yaml
 
 
 class PrepareConfig(Section):
@@ -116,3 +120,11 @@ class PrepareConfig(Section):
         if self.filters.max_user_events is None:  # the key came later than the fingerprint
             files["filters"].add("max_user_events")
         return self.model_dump(mode="json", exclude=files | {"output": True, "engine": True})
+
+
+def load_prepare_config(path: Path, overrides: dict[str, Any], say: Callable[[str], None] = lambda _: None) -> PrepareConfig:
+    """The YAML file with overrides applied and checked, its paths placed, of which `say` is told. Raises ConfigError."""
+    tree = read_yaml(path)
+    if "columns" not in tree and {"data", "model"} <= tree.keys():
+        raise ConfigError(f"{path}: this is a run's YAML (it has data, model); type attnrec train {path}")
+    return placed(build(PrepareConfig, apply_overrides(tree, overrides), str(path), overrides), path, overrides, say)

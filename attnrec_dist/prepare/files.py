@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from attnrec_dist.errors import InputError, StorageError
 from attnrec_dist.layout import counted
+from attnrec_dist.paths import absolute
 
 COMPRESSIONS = {"gz": "gzip", "zst": "zstd"}  # what can be read; Parquet brings its own
 
@@ -160,7 +161,7 @@ def _placed(pattern: str, base: Path, where: str) -> Path:
     if not pattern.strip() or "\0" in pattern:
         raise InputError(f"{where}: {pattern!r} is no path; set it, or type --{where} PATH")
     try:
-        path = Path(os.path.normpath(base / Path(pattern).expanduser()))
+        path = absolute(pattern, base)
         path.exists()  # the system may refuse the name itself
     except (OSError, RuntimeError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)

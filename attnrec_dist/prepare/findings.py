@@ -35,6 +35,8 @@ ADVICE = {
     "dates": "events of one day are then one basket without order: read a column with the time of day, if there is one",
     "one second": "check columns.timestamp: is it when the event happened, or when it was exported?",
     "repeated": "if each line is one piece more, set filters.drop_duplicates: false",
+    "nothing": "is columns.user the customer's column, and not a visit's or an order's?",
+    "one basket": "train with --data.basket none, which predicts them one after another, or check columns.user",
     "cold": "such events count as misses: move split.test_from later, or lower filters.min_item_events",
     "strangers": "is columns.user a session or an order rather than a customer? If so, that is as it must be",
     "few": "take a longer log or a longer test part (split.test) before you trust a comparison",

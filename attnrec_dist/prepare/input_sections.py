@@ -5,10 +5,11 @@ from __future__ import annotations
 import codecs
 import re
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from attnrec_dist.paths import InputPath
 from attnrec_dist.prepare.sections import moment
 from attnrec_dist.prepare.text_files import TextFormat
 from attnrec_dist.settings import Section
@@ -84,7 +85,7 @@ class Dialect(Section):
 class OneFile(Dialect):
     """A file beside the log; or several with the same columns, as in input.files."""
 
-    file: str = Field(description="csv, tsv, parquet or jsonl; relative paths start at the YAML file's directory")
+    file: Annotated[str, InputPath(patterns=True)] = Field(description="csv, tsv, parquet or jsonl; found as input.files are")
     format: Literal["auto", "csv", "tsv", "parquet", "jsonl"] = Field(default="auto", description="as in input")
 
     @model_validator(mode="after")
@@ -128,10 +129,10 @@ class JoinSection(OneFile):
 
 
 class InputSection(Dialect):
-    files: list[str] = Field(
+    files: Annotated[list[str], InputPath("input", patterns=True)] = Field(
         min_length=1,
-        description="raw log: paths, patterns with * and ?, directories (day=5 in a path is a column); relative: from the YAML's "
-        "directory",
+        description="raw log: paths, patterns with * and ?, directories (day=5 in a path is a column); beside the YAML, "
+        "else where you are",
     )
     format: Literal["auto", "csv", "tsv", "parquet", "jsonl", "user_items", "pairs"] = Field(
         default="auto",

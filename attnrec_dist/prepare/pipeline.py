@@ -8,7 +8,7 @@
     choice.py    what is learnt from, what is held out           id_lists.py     users and items by name
     cleaning.py  text -> values and reasons      report.py   what was left out, why    config.py      the keys
     statistics.py  daily counts, item graph      examples.py  label and features -> labelled examples (labels.py, features.py)
-    suspects.py  what would spoil a model        workplace.py  built aside, synced, renamed
+    suspects.py  unnamed.py  what would spoil a model        workplace.py  built aside, synced, renamed
 
 Memory is bounded by engine.memory_limit and by one shard; the log itself is never held.
 """
@@ -22,7 +22,7 @@ from typing import Literal
 from attnrec_dist.data.manifest import Manifest
 from attnrec_dist.errors import InputError
 from attnrec_dist.layout import counted
-from attnrec_dist.prepare import choice, cleaning, id_lists, lines, reading, steps, suspects
+from attnrec_dist.prepare import choice, cleaning, id_lists, lines, reading, steps, suspects, unnamed
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.engine import DuckEngine
 from attnrec_dist.prepare.examples_config import named_events
@@ -61,7 +61,7 @@ def prepare(config: PrepareConfig, base_dir: Path, output: Path, progress: Progr
         id_lists.load(engine, config, lists, place.scratch / "copies_of_lists")
         left_out, sources = clean(engine, config, sources, progress)
         id_lists.tell_unknown(engine, lists, progress)
-        findings = suspects.kinds_left_out(engine, config.columns.event)
+        findings = suspects.kinds_left_out(engine, config.columns.event) + unnamed.returns(engine, config, sources)
         types = encode(engine, config)
         choice.join_baskets(engine, config, progress)
         left_out["duplicate"] = choice.drop_duplicates(engine, config)

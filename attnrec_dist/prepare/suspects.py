@@ -25,6 +25,7 @@ from attnrec_dist.prepare.findings import Finding, LogFacts, finding, pairs_of, 
 from attnrec_dist.prepare.sections import EngineSection, EventColumn
 from attnrec_dist.prepare.sql import text
 
+REFUSED = 10.0  # the weight of what ends a training before it begins
 BUSY_USER, BUSY_ITEM, BUSIEST_ITEM = 0.05, 0.1, 0.25  # shares of the events that one should not have
 MOST_BUSY = 20  # so many may have the share of a busy user
 REPEATED = 0.1  # of the rows
@@ -42,7 +43,7 @@ def find(engine: DuckEngine, log: LogFacts) -> list[Finding]:
     even = f"us % {suspect_times.QUARTER} = 0"
     columns = f"{suspect_times.day()} AS day, e, part, count(*) AS n, count(*) FILTER (WHERE {even}) AS even"
     engine.table("moments", f"SELECT {columns} FROM events GROUP BY 1, 2, 3")
-    rules: list[Callable[[DuckEngine, LogFacts], Iterator[Finding]]] = [_ids, _kinds, _parts, _numbers, _repeated]
+    rules: list[Callable[[DuckEngine, LogFacts], Iterator[Finding]]] = [_taught, _ids, _kinds, _parts, _numbers, _repeated]
     rules += [] if log.has_places else suspect_times.RULES
     return [each for rule in rules for each in rule(engine, log)]
 
@@ -115,6 +116,21 @@ def unmatched(engine: DuckEngine, whose: Literal["item", "user"], known: str, ha
     queries = (f"SELECT id FROM ({missing}) AS a ORDER BY seen DESC, id", f"SELECT DISTINCT id FROM ({known}) AS a ORDER BY id")
     ours, theirs = (", ".join(shown(name, True) for (name,) in engine.rows(f"{query} LIMIT 3")) for query in queries)
     return [finding(0.25, f"{what}: the log has {ours}, {whose}s.file {theirs or 'none'}", "texts", whose=whose)]
+
+
+def _taught(engine: DuckEngine, log: LogFacts) -> Iterator[Finding]:
+    """Would `attnrec train` refuse the data set? As data.windows has it: a basket is predicted from one before it."""
+    if log.settings.get("label") is not None:  # its examples are trained
+        return
+    several = f"SELECT 1 FROM events WHERE part = {steps.TRAIN} GROUP BY u HAVING"
+    if engine.rows(f"{several} min({steps.SECOND}) < max({steps.SECOND}) LIMIT 1"):
+        return
+    nothing = "in the training part, so attnrec train refuses it (nothing to train on)"
+    if engine.rows(f"{several} count(*) > 1 LIMIT 1"):
+        what = f"no customer has a second basket {nothing}: events of one time are one"
+        yield finding(REFUSED, what, "one basket")
+    else:
+        yield finding(REFUSED, f"no customer has a second event {nothing}", "nothing")
 
 
 def _ids(engine: DuckEngine, log: LogFacts) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from attnrec_dist.data.manifest import MANIFEST, SEQUENCES, Manifest
 from attnrec_dist.data.shards import EXAMPLES
 from attnrec_dist.errors import ConfigError, StorageError
+from attnrec_dist.outputs import make_folders, take_back
 from attnrec_dist.stored import sealed
 
 LOCK = "lock"
@@ -61,7 +62,7 @@ def workplace(output: Path, inputs: Sequence[Path] = ()) -> Iterator[Workplace]:
     scratch = output.parent / f".{output.name}.preparing"
     _require_apart(inputs, output, scratch)
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
+        made = make_folders(output.parent)
         lock = _locked(scratch)
     except OSError as error:
         raise StorageError.of(error, f"preparing in {scratch}") from None
@@ -75,6 +76,7 @@ def workplace(output: Path, inputs: Sequence[Path] = ()) -> Iterator[Workplace]:
     finally:
         _recover(scratch, output)
         shutil.rmtree(scratch, ignore_errors=True)
+        take_back(made)
         os.close(lock)
 
 

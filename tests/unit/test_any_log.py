@@ -181,7 +181,12 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_log_that_teaches_nothing_is_refused_before_the_first_step(name, attnrec, tmp_path):
     data, run = tmp_path / "data", tmp_path / "run"
-    assert attnrec("prepare", write_log(tmp_path, REFUSED[name].events, {}), "--output", data).code == 0
+    prepared = attnrec("prepare", write_log(tmp_path, REFUSED[name].events, {}), "--output", data)
+    assert prepared.code == 0
+    for told in (prepared.err, attnrec("inspect", data).out):
+        worst = told.partition("findings, worst first:\n")[2].splitlines()[0]
+        assert "attnrec train refuses it (nothing to train on)" in worst
+        assert ("--data.basket none" in worst) == (name == "one basket a user")
     refused = attnrec("train", FLAGSHIP, "--data", data, "--run_dir", run, *QUICK)
     assert refused.code == 2
     (line,) = [line for line in refused.err.splitlines() if line]

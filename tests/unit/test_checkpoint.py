@@ -213,8 +213,7 @@ def test_stray_names_are_no_checkpoints_and_stay(tmp_path):
     (run.path / "last" / "mine").touch()
     stray = {path.name for path in run.checkpoints.iterdir()} - {f"step-{step:08d}" for step in (1, 2, 3)}
     assert [path.name for path in run.complete_checkpoints()] == [f"step-{step:08d}" for step in (1, 2, 3)]
-    with pytest.raises(CheckpointError, match="no complete checkpoint 'best'"):
-        run.checkpoint("best")
+    assert [run.checkpoint(name).name for name in ("best", "last")] == ["step-00000003"] * 2, "as they will be linked"
     checkpoint.prune(run, keep=1, best_step=0)
     for name in ("best", "last"):
         checkpoint.link(run, name, run.complete_checkpoints()[-1])
@@ -226,8 +225,42 @@ def test_stray_names_are_no_checkpoints_and_stay(tmp_path):
 def test_a_link_that_leads_out_of_the_run_is_no_checkpoint(tmp_path):
     run, other = saved(tmp_path / "run", [1]), saved(tmp_path / "other", [1])
     (run.path / "best").symlink_to(other.complete_checkpoints()[0])
-    with pytest.raises(CheckpointError, match="no complete checkpoint 'best'"):
+    assert run.checkpoint("best") == run.checkpoints / "step-00000001"
+
+
+def lost(link: Path) -> None:
+    """Nothing is there."""
+
+
+def leads_nowhere(link: Path) -> None:
+    link.symlink_to("checkpoints/step-00000009")
+
+
+def leads_round(link: Path) -> None:
+    link.symlink_to(link)
+
+
+def is_a_file(link: Path) -> None:
+    link.write_text("checkpoints/step-00000002")
+
+
+@pytest.mark.parametrize("damage", [lost, leads_nowhere, leads_round, is_a_file])
+def test_where_the_link_is_damaged_the_best_is_the_one_that_the_newest_tells(tmp_path, damage):
+    run = saved(tmp_path / "run", [1, 2, 3])
+    progress = run.checkpoints / "step-00000003" / "progress.json"
+    damage(run.path / "best")
+    damage(run.path / "last")
+    before = sorted(path.name for path in run.path.rglob("*"))
+    for best, found in ((2, 2), (0, 3), (1, 1)):
+        progress.write_text(json.dumps({"best_step": best}))
+        assert run.checkpoint("best").name == f"step-{found:08d}"
+        assert run.checkpoint("last").name == "step-00000003"
+    progress.write_text(json.dumps({"best_step": 7}))
+    with pytest.raises(CheckpointError, match=r"no complete checkpoint 'best'; complete ones: .*; name one of them with --check"):
         run.checkpoint("best")
+    progress.write_text("damaged")
+    assert run.checkpoint("best").name == "step-00000002", "by what the one before it tells"
+    assert sorted(path.name for path in run.path.rglob("*")) == before
 
 
 def test_one_that_was_stepped_aside_stands_for_one_that_never_became_whole(tmp_path):

@@ -195,6 +195,15 @@ def refused(done, *parts: str) -> None:
         assert part in done.err
 
 
+def test_threads_without_end_are_refused(attnrec, trained):
+    for done in (
+        attnrec("evaluate", trained.run, "--evaluation.threads", "1000000"),
+        attnrec("train", trained.run / "config.yaml", "--evaluation.threads", "1000000"),
+    ):
+        refused(done, "--evaluation.threads: input should be less than or equal to 1024 (got 1000000)")
+        assert len(done.err.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "parts"),
     [

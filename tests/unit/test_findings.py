@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from prepare_helpers import config_of, write_csv
 from attnrec_dist.cli import main
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.errors import ConfigError, InputError
-from attnrec_dist.prepare import findings, ids
+from attnrec_dist.prepare import findings, ids, unnamed
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.engine import DuckEngine
 from attnrec_dist.prepare.findings import MOST_SHOWN, Finding, told
@@ -322,6 +323,46 @@ def test_kinds_left_out_for_their_case(tmp_path):
     assert inspected(tmp_path) == lines[1:]  # only prepare sees what was left out
 
 
+@pytest.mark.parametrize("column", ["Quantity", "QTY", "order_count", "Amount"])
+def test_returns_in_a_column_that_nobody_named(tmp_path, column):
+    """Only prepare sees it: the data set has named columns only."""
+    rows = [{**one, column: -3 if place % 50 == 0 else one["quantity"]} for place, one in enumerate(honest())]
+    rows[0] |= {"user": "", column: -80}  # left out, so it does not count
+    columns = ["user", "item", "time", "event", column]
+    log, said = write_csv(tmp_path / "log.csv", rows, columns=columns), []
+    prepare(config_of([log]), tmp_path, tmp_path / "set", said.append)
+    (line,) = said[-1].splitlines()[1:]
+    assert f"column '{column}', which the YAML does not name, is below 0 in 99 of 4,999 rows (2.0%), down to -3" in line
+    bounds = {column: {"min": 0 if column == "Amount" else 1}}
+    assert line.endswith(f"if they are returns, set filters.where: {{{column}: {{min: {bounds[column]['min']}}}}}")
+    assert inspected(tmp_path) == []
+    for named in ({"filters": {"where": bounds}}, {"columns": {"numeric": [column]}, "filters": {"where": bounds}}):
+        prepare(config_of([log], **named), tmp_path, tmp_path / "other", said.append)
+        assert said[-1] == "findings: none"
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("discount_amount", "-3"), ("country", "-3"), ("balance", "-3"), ("Quantity", "none"), ("qty", "")]
+)
+def test_a_column_that_tells_no_returns(tmp_path, column, value):
+    rows = [{**one, column: value} for one in honest()]
+    log, said = write_csv(tmp_path / "log.csv", rows, columns=["user", "item", "time", column]), []
+    prepare(config_of([log]), tmp_path, tmp_path / "set", said.append)
+    assert said[-1] == "findings: none"
+
+
+def test_a_column_that_nobody_named_ends_no_preparation(tmp_path):
+    """A page of it is damaged."""
+    rows = honest()
+    table = pa.table({name: [one[name] for one in rows] for name in ("user", "item", "time")} | {"qty": [7.5] * len(rows)})
+    pq.write_table(table, tmp_path / "log.parquet", compression="none", use_dictionary=False, write_page_checksum=True)
+    content, said = (tmp_path / "log.parquet").read_bytes(), []
+    place = content.index(b"\0" * 6 + b"\x1e\x40")
+    (tmp_path / "log.parquet").write_bytes(content[: place - 24] + b"\xff" * 24 + content[place:])
+    prepare(config_of([tmp_path / "log.parquet"]), tmp_path, tmp_path / "set", said.append)
+    assert said[-1] == "findings: none"
+
+
 def test_a_kind_that_is_not_there(tmp_path):
     kinds = {"columns": {"event": {"name": "event", "types": ["view", "buy", "purchase"]}}}
     assert "no event of kind 'purchase' is left" in tell(tmp_path, honest(), **kinds)[0]
@@ -515,5 +556,5 @@ def test_the_commands_end_with_them(tmp_path, capsys):
 
 
 def test_examples_in_docstrings():
-    for module in (findings, ids):
+    for module in (findings, ids, unnamed):
         assert doctest.testmod(module).failed == 0

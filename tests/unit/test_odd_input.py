@@ -3,7 +3,6 @@ streams that take nothing. In this process, so that a hundred of them take secon
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import os
@@ -18,7 +17,7 @@ import pytest
 import yaml
 from tiny_shop import PREPARE, RUN
 
-from attnrec_dist import cli, errors, fault_report
+from attnrec_dist import cli, errors, fault_report, interrupts
 from attnrec_dist.cli import main
 from attnrec_dist.errors import ConfigError, ExitCode
 from attnrec_dist.run_config import load_run_config
@@ -160,6 +159,8 @@ def test_an_odd_configuration_is_refused_in_a_line(what, command, tmp_path, monk
         ["--run_dir", "a\0b"],
         ["--run_dir", "r\udcff"],
         ["--train.threads", "1000000"],
+        ["--evaluation.threads", "1000000"],
+        ["--data.workers", "1000000"],
     ],
 )
 def test_an_odd_option_is_refused_in_a_line(options, tmp_path, monkeypatch, capfd):
@@ -361,22 +362,23 @@ def test_an_interrupt_that_a_library_swallowed_is_one(monkeypatch, tmp_path, cap
     """Seen: torch catches it while it imports numpy, which then cannot be imported for another reason."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ATTNREC_DEBUG", raising=False)
-    monkeypatch.setattr(cli, "heard", [])
+    monkeypatch.setattr(interrupts, "heard", [])
 
     def swallow(*arguments: object) -> None:
-        with contextlib.suppress(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)  # at once: a launcher passes on what the terminal has sent
         raise RecursionError("numpy")
 
     monkeypatch.setattr(cli, "plot_command", swallow)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        cli.hear_interrupts()
+        interrupts.hear_interrupts()
         assert main(["plot", "x"]) == 130
     finally:
         signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "attnrec: interrupted\n"
-    monkeypatch.setattr(cli, "AFTERMATH", 0.0)
+    monkeypatch.setattr(interrupts, "AFTERMATH", 0.0)
     monkeypatch.setattr(cli, "plot_command", lambda *arguments: 1 / 0)
     assert main(["plot", "x"]) == ExitCode.FAULT
 

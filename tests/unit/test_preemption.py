@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from attnrec_dist.engine import preemption
+from attnrec_dist import interrupts
+from attnrec_dist.engine import job, preemption
 from attnrec_dist.engine.preemption import SIGNALS, StopRequest
+from attnrec_dist.errors import PeerError
+from attnrec_dist.run_dir import RunDir
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +52,29 @@ def test_under_nohup_what_is_ignored_stays_ignored(number, monkeypatch):
 
 def test_a_closing_terminal_sends_more_than_one_and_the_first_is_told():
     assert heard(signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGTERM).reason == "signal SIGHUP"
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), PeerError("another process is gone"), RuntimeError("Interrupted system call")]
+)
+def test_a_start_that_ctrl_c_ends_is_stopped_by_the_user(tmp_path, monkeypatch, error, begun):
+    """Whatever a library makes of it. Under a launcher, where status.json has to tell."""
+
+    def interrupted(config: object, run_dir: RunDir) -> int:
+        run_dir.create()
+        run_dir.lock()
+        run_dir.begun = begun
+        monkeypatch.setattr(interrupts, "heard", [time.monotonic()])
+        raise error
+
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setattr(job, "run_training", interrupted)
+    monkeypatch.setattr(job, "in_our_words", lambda error, config: error)
+    with pytest.raises(type(error)):
+        job.train_in(RunDir(tmp_path / "run"), None)
+    status = RunDir(tmp_path / "run").status()
+    assert (status["state"], status["reason"]) == ("stopped", "by the user, with Ctrl-C")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])

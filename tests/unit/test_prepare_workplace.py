@@ -14,7 +14,7 @@ import pytest
 from prepare_helpers import run, write_csv
 
 from attnrec_dist.data.shards import DataSet
-from attnrec_dist.errors import ConfigError, DataError
+from attnrec_dist.errors import ConfigError, DataError, InputError
 from attnrec_dist.prepare.workplace import workplace
 
 ROWS = [{"user": f"u{k % 7}", "item": f"i{k % 5}", "time": str(1000 + k)} for k in range(60)]
@@ -143,6 +143,13 @@ def test_an_empty_directory_may_be_filled_and_a_data_set_replaced(tmp_path):
     two = run([write_csv(tmp_path / "b.csv", ROWS[:30])], tmp_path / "data")
     assert one.manifest.fingerprint != two.manifest.fingerprint
     assert sum(len(rows.items) for rows in two.scan()) == 30
+
+
+def test_a_failing_prepare_leaves_no_directory_that_it_made(tmp_path):
+    (tmp_path / "log.csv").write_text("user,item,time\n,,\n")
+    with pytest.raises(InputError):
+        run([tmp_path / "log.csv"], tmp_path / "new" / "of" / "mine")
+    assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
 
 
 def test_a_failing_prepare_leaves_the_old_data_set(tmp_path, monkeypatch):

@@ -79,6 +79,11 @@ def test_only_a_new_directory_without_anything_of_worth_is_discarded(tmp_path):
         (run.path / file).touch()
         assert not run.discard()
         assert {path.name for path in run.path.iterdir()} >= {"config.yaml", "status.json", "lock", file.split("/")[0]}
+    assert claimed("runs/of/mine").discard()
+    assert not (tmp_path / "runs").exists()
+    other = claimed("runs/first")
+    assert claimed("runs/second").discard()
+    assert other.path.is_dir(), "somebody else's run is there by now"
     unlocked = RunDir(tmp_path / "unlocked")
     unlocked.create()
     assert not unlocked.discard()
@@ -175,7 +180,8 @@ def test_checkpoints_are_found_by_name_or_link_and_only_with_their_marker(tmp_pa
     assert [path.name for path in run.complete_checkpoints()] == ["step-00000003", "step-00000020"]
     assert run.checkpoint("best").name == "step-00000020"
     assert run.checkpoint("step-00000003").name == "step-00000003"
-    for name in ("last", "step-00000100", "nonsense"):
+    assert run.checkpoint("last").name == "step-00000020", "as a training would link it"
+    for name in ("step-00000100", "nonsense"):
         with pytest.raises(CheckpointError, match="complete ones: step-00000003, step-00000020"):
             run.checkpoint(name)
 

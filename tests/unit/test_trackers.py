@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -161,6 +162,42 @@ def test_the_name_of_a_run_is_kept_before_wandb_has_answered(tmp_path, monkeypat
         tracker.wait(time.monotonic() + 600)
         names.append((tmp_path / "wandb.id").read_text())
     assert names[0] == names[1] != ""
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"a/b?c", b"two\nlines", b"x" * 4000, None])
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_damaged_name_of_a_run_is_told_and_made_anew(name, damage, tmp_path, monkeypatch, capfd):
+    """None: a FIFO stands there, of which reading would never end."""
+    pytest.importorskip(name)
+    asked = []
+
+    class Fake:
+        def __init__(self, project, **more):
+            asked.append(more)
+            self.tracker = SimpleNamespace(define_metric=lambda *_, **__: None, info=SimpleNamespace(run_id="0123abcd"))
+
+        def start(self): ...
+        def store_init_configuration(self, config): ...
+        def finish(self): ...
+
+    monkeypatch.setattr(trackers, "WandBTracker", Fake)
+    monkeypatch.setattr(trackers, "MLflowTracker", Fake)
+    monkeypatch.setattr(trackers, "_leave_wandb", lambda: None)
+    kept = tmp_path / f"{name}.id"
+    if damage is None:
+        os.mkfifo(kept)
+    else:
+        kept.write_bytes(damage)
+    for _ in range(2):
+        (tracker,) = trackers.open_trackers([name], tmp_path, "p", {})
+        tracker.end()
+        tracker.wait(time.monotonic() + 600)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"attnrec: {kept}: ")
+    assert line.endswith("; a new run of the tracker is begun")
+    first, second = (each.get("id") or each.get("run_id") for each in asked)
+    assert first in (None, second), "the new name is kept"
+    assert second == kept.read_text()
 
 
 class Slow(trackers.GeneralTracker):
