@@ -94,6 +94,8 @@ def attempt_at(seed: int, place: int) -> tuple[str, Attempt]:
         chosen.append((other[0], other[1][0]))
     attempt = made(draw.choice(sorted(bases)))
     for each, function in chosen:
+        if not isinstance(attempt.config.get("columns"), dict):
+            break  # the first change has left nothing that a second could change
         attempt.said.append(each)
         function(attempt, draw)
     return kind, attempt
