@@ -120,7 +120,7 @@ def train_keys(arguments: argparse.Namespace) -> str:
         return "\n" + OVERRIDES + describe(run_config_class(read_yaml(arguments.config))) + "\n"
     sections = [describe(RunConfig), "The keys of each model and loss:"]
     for kind, registry in (("model", MODELS), ("loss", LOSSES)):
-        sections += [f"{kind} {name}:\n{describe(entry.Config, f'{kind}.')}" for name, entry in registry.items()]
+        sections += [f"{kind} {name}:\n{describe(entry.Config, f'{kind}.')}" for name, entry in registry.everything().items()]
     return "\n" + OVERRIDES + "\n".join(sections) + "\n"
 
 

@@ -63,7 +63,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _sees_no_future(self) -> RunConfig:
-        if not getattr(self.model, "causal", True) and self.data.targets == "all":
+        if not self.model.is_causal and self.data.targets == "all":
             raise ValueError(
                 "model.causal: false lets a token know of later ones, so a sample may ask at its end only; "
                 "type --data.targets prefixes (or last), or --model.causal true"
@@ -72,12 +72,12 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _ranks_by_what_it_trains(self) -> RunConfig:
-        if hasattr(self.loss, "negatives") and hasattr(self.model, "experts"):
+        if self.loss.draws and self.model.expert_names:
             raise ValueError(
                 f"loss.name: {self.loss.name} scores a few drawn items, but model {self.model.name} needs the probability of "
                 "every target among all items; type --loss.name softmax"
             )
-        if getattr(self.loss, "temperature", 1.0) != 1.0 and hasattr(self.model, "experts"):
+        if self.loss.scale != 1.0 and self.model.expert_names:
             raise ValueError(
                 f"loss.temperature: model {self.model.name} ranks by the probabilities that it trains, so it takes no "
                 "temperature but 1; leave it out"

@@ -124,7 +124,7 @@ def trainer(data: DataSet, config: DataConfig) -> Callable[[Any], None]:
 
     def train(batch: Any) -> None:
         for micro in batch.micro_batches:
-            loss, _ = objective(micro)
+            loss = objective(micro)
             loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -25,7 +25,7 @@ from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.windows import build_index, open_index
 from attnrec_dist.engine.precision import Precision
 from attnrec_dist.engine.train import Objective
-from attnrec_dist.losses import build_loss, loss_config_class, rank_as_trained
+from attnrec_dist.losses import build_loss, loss_config_class
 from attnrec_dist.models import build_model
 from attnrec_dist.run_config import load_run_config
 from attnrec_dist.settings import build
@@ -79,19 +79,19 @@ def seconds(config, keys: dict[str, object], spec: DataSpec, micro: list) -> tup
     torch.manual_seed(0)
     loss = build_loss(build(loss_config_class(keys["name"]), keys, "loss"), spec)
     model = build_model(config.model, spec)
-    rank_as_trained(model.table, bool(keys.get("normalize")))
+    model.table.unit = bool(keys.get("normalize"))
     objective = Objective(model, loss, Precision("fp32", torch.device("cpu")))
     optimizer = torch.optim.Adam(objective.parameters(), fused=True)
 
     def train(batch) -> None:
-        total, _ = objective(batch)
+        total = objective(batch)
         total.backward()
         optimizer.step()
         optimizer.zero_grad()
 
     def alone(batch) -> None:
         hidden = torch.randn(batch.num_tokens, model.table.width, requires_grad=True)
-        total, _ = loss(Output(hidden=hidden), batch, model.table)
+        total = loss(Output(hidden=hidden), batch, model.table)
         total.backward()
         optimizer.zero_grad()
 

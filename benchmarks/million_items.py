@@ -116,7 +116,7 @@ def train(arguments: argparse.Namespace) -> dict[str, float]:
     for step in range(arguments.steps + 1):  # the first one warms up
         batch = timed(clocks["load"], functools.partial(steps.__getitem__, step))
         for micro in batch.micro_batches:
-            loss, _ = timed(clocks["forward"], functools.partial(objective, micro))
+            loss = timed(clocks["forward"], functools.partial(objective, micro))
             timed(clocks["backward"], loss.backward)
         timed(clocks["update"], optimizer.step)
         optimizer.zero_grad()
@@ -127,7 +127,7 @@ def train(arguments: argparse.Namespace) -> dict[str, float]:
 def recommend(arguments: argparse.Namespace) -> dict[str, float]:
     """Median CPU milliseconds of the lists of some customers, explanations included."""
     data, config, model = opened(arguments)
-    trained = TrainedModel(RunDir(WORKPLACE), WORKPLACE, config, {}, data, model.eval(), torch.device("cpu"))
+    trained = TrainedModel(RunDir(WORKPLACE), WORKPLACE, config, {}, data, model.eval(), model.config, torch.device("cpu"))
     recommender = Recommender(trained)
     histories = next(iter(stored_histories(data, None))).part(0, arguments.customers)
     nothing = np.empty(0, np.int64)

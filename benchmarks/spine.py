@@ -63,7 +63,7 @@ def main() -> None:
     tokens = statistics.mean(batch.num_tokens for batch in micro)
 
     def train(batch) -> None:
-        loss, _ = objective(batch)
+        loss = objective(batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -82,7 +82,7 @@ def measure(items: int, width: int, output: Path) -> None:
         forget_peak()
         torch.manual_seed(step)
         with strategy.accumulating(last=True):
-            loss, _ = strategy(torch.randint(items, (QUERIES,)))
+            loss = strategy(torch.randint(items, (QUERIES,)))
             strategy.backward(loss, QUERIES * job.world.size)
         del loss
         strategy.update(strategy.gradient_norm(), None)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch import nn
 
 from attnrec_dist.data.example_format import ExamplePart
 from attnrec_dist.data.examples import ExampleSet
@@ -31,6 +30,7 @@ from attnrec_dist.inference.explain import Explained, Words, batches, explain, m
 from attnrec_dist.inference.histories import stored_histories
 from attnrec_dist.inference.load import TrainedModel, load_model
 from attnrec_dist.inference.recommend import Recommender
+from attnrec_dist.models.base import RankingModel
 from attnrec_dist.outputs import check_folder
 from attnrec_dist.run_dir import write_whole
 
@@ -83,9 +83,9 @@ def explain_run(run_dir: Path, request: Request) -> Picture:
 def pictured(trained: TrainedModel, request: Request) -> Picture:
     """What the model of a run looked at."""
     name = str(trained.tree["model"]["name"])
-    if hasattr(trained.model, "answer"):
+    if trained.model_config.expert_names:
         return of_lists(trained, request)
-    if getattr(trained.model, "task", "next_item") != "ranking":
+    if trained.model.task != "ranking":
         raise ConfigError(
             f"{trained.run_dir.config}: model {name} gives no weights to look at; those of the ranking task and mixture do"
         )
@@ -112,7 +112,7 @@ def sample(examples: int, most: int, seed: int) -> np.ndarray:
 
 
 def of_sample(
-    model: nn.Module, trained: TrainedModel, examples: ExampleSet, ids: np.ndarray, seed: int
+    model: RankingModel, trained: TrainedModel, examples: ExampleSet, ids: np.ndarray, seed: int
 ) -> tuple[Picture, Explained]:
     """The picture of all fields and segments, with the check of the weights; nothing of single examples yet."""
     parts = list(batches(examples, ids, trained.config.max_length))

@@ -21,6 +21,7 @@ from attnrec_dist.batch import Batch, SequenceBatch
 from attnrec_dist.data.loader import GlobalBatch
 from attnrec_dist.distributed import World
 from attnrec_dist.errors import StorageError
+from attnrec_dist.models.base import Model
 from attnrec_dist.models.layers import Block
 from attnrec_dist.ops.item_table import ItemTable
 from attnrec_dist.run_dir import write_whole
@@ -60,10 +61,10 @@ class Flops:
     scored: int  # items a place that predicts is scored against
 
     @classmethod
-    def of(cls, model: nn.Module, negatives: int | None) -> Flops | None:
-        """None for a model that does not score items from tokens."""
-        table = getattr(model, "table", None)
-        if not isinstance(table, ItemTable):
+    def of(cls, model: Model, negatives: int) -> Flops | None:
+        """None for a model that does not score items from tokens. `negatives` 0: a loss over the whole catalogue."""
+        table = model.table
+        if table is None:
             return None
         dense = [each for each in model.modules() if not isinstance(each, nn.Embedding | ItemTable)]
         weights = sum(own.numel() for each in dense for own in each.parameters(recurse=False) if own.dim() > 1)

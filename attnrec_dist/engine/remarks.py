@@ -31,13 +31,10 @@ def remarks_of_next_item(config: RunConfig, data: DataSet, index: SampleIndex, v
 
 def of_experts(config: RunConfig, data: DataSet) -> list[str]:
     """Of a model with experts: those without weight, and a trend that knows no difference."""
-    lacking = getattr(config.model, "lacking", None)
-    if lacking is None:
-        return []
-    without: dict[str, str] = lacking(data_spec(data, config.data))
+    without: dict[str, str] = config.model.lacking(data_spec(data, config.data))
     found = [f"expert {name} is off, its weight is 0: {why}" for name, why in without.items()]
     manifest = data.manifest
-    if "trend" in config.model.experts and "trend" not in without:
+    if "trend" in config.model.expert_names and "trend" not in without:
         if manifest.times_are_places:
             found.append("expert trend gives every item the same: the log has places in histories, no days")
         elif manifest.start_time // DAY == manifest.end_time // DAY:

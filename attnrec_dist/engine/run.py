@@ -154,7 +154,7 @@ class Run:
         progress.owes_evaluation = True
         speed = self.figures.so_far()
         try:
-            found = self.task.validate(objective.model, self.between_parts)  # type: ignore[arg-type]
+            found = self.task.validate(objective.model, self.between_parts)
         except StopRequested:
             return False
         progress.owes_evaluation = False

@@ -43,9 +43,9 @@ class Strategy(ABC):
         self.world = job.world
         self.scaler = job.precision.scaler()
 
-    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(sum of weighted losses, sum of weights) of a micro-batch: scalars of this rank."""
-        total: tuple[Tensor, Tensor] = self.module(batch)
+    def __call__(self, batch: Batch) -> Tensor:
+        """The sum of a micro-batch's weighted losses, a scalar of this rank."""
+        total: Tensor = self.module(batch)
         return total
 
     @abstractmethod
@@ -149,7 +149,7 @@ class Ddp(Single):
         """Two throw-away passes: DDP lays its buckets out anew after the first, which from three ranks on changes the order of
         additions."""
         for _ in range(2):
-            loss, _ = self.module(standin.to(self.world.device))
+            loss = self.module(standin.to(self.world.device))
             with needing_peers("adding up gradients"):
                 (loss * self.world.size).backward()
         self.module.zero_grad()

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import nn
-
 from attnrec_dist.batch import Needs
 from attnrec_dist.data.evidence import EvidenceFinder
 from attnrec_dist.data.examples import ExampleSet
@@ -27,8 +25,10 @@ from attnrec_dist.errors import ConfigError, DataError, FaultError
 from attnrec_dist.evaluation.classification import higher_is_better
 from attnrec_dist.evaluation.evaluate import evaluate
 from attnrec_dist.evaluation.predict import predict
-from attnrec_dist.losses import build_loss, rank_as_trained
+from attnrec_dist.losses import build_loss
+from attnrec_dist.losses.base import Loss
 from attnrec_dist.models import build_model, model_task
+from attnrec_dist.models.base import Model
 from attnrec_dist.run_dir import RunDir
 
 if TYPE_CHECKING:
@@ -48,9 +48,9 @@ class Task(Protocol):
 
     samples: Samples
 
-    def model_and_loss(self) -> tuple[nn.Module, nn.Module]: ...
+    def model_and_loss(self) -> tuple[Model, Loss]: ...
 
-    def validate(self, model: nn.Module, check: Callable[[], None]) -> Validated | None:
+    def validate(self, model: Any, check: Callable[[], None]) -> Validated | None:
         """Measures on the validation part, on all ranks together; None where nothing is in it. What `check` raises ends it."""
         ...
 
@@ -74,18 +74,18 @@ class NextItem:
             raise FaultError(
                 f"{run_dir.index}: rank {world.rank} cannot see the sample index; is the directory shared between the nodes?"
             )
-        draws = hasattr(config.loss, "negatives")
         self.index = index
-        self.samples: Samples = WindowSamples(data, index, config.data, evidence_for(config, data), draws)
+        self.samples: Samples = WindowSamples(data, index, config.data, evidence_for(config, data), config.loss.draws > 0)
         self.views = find_views(data, config.data, "validation")[0]
         self.validates = has_known_target(self.views)
 
-    def model_and_loss(self) -> tuple[nn.Module, nn.Module]:
+    def model_and_loss(self) -> tuple[Model, Loss]:
         model, loss = built(self.config, self.data)
-        rank_as_trained(model.table, getattr(self.config.loss, "normalize", False))  # type: ignore[arg-type]
+        if model.table is not None:
+            model.table.unit = self.config.loss.scores_cosines
         return model, loss
 
-    def validate(self, model: nn.Module, check: Callable[[], None]) -> Validated | None:
+    def validate(self, model: Any, check: Callable[[], None]) -> Validated | None:
         if not self.validates:
             return None
         return Validated(evaluate(model, self.views, self.config.evaluation, self.world, check).flat())
@@ -104,7 +104,7 @@ class Ranking:
         self.config, self.data, self.world = config, data, world
         self.measuring: Any = config.evaluation  # an ExampleEvaluationConfig: run_config.py
         train, validation = (ExampleSet.open(data, part) for part in ("train", "validation"))
-        most = config.data.max_length if getattr(config.model, "reads_history", True) else 0
+        most = config.data.max_length if config.model.reads_history else 0
         self.samples: Samples = ExampleSamples(train, most)
         self.validation = ExampleSamples(validation, most)
         if not len(train):
@@ -117,10 +117,10 @@ class Ranking:
                 f"Its tasks: {', '.join(train.spec.tasks)}"
             )
 
-    def model_and_loss(self) -> tuple[nn.Module, nn.Module]:
+    def model_and_loss(self) -> tuple[Model, Loss]:
         return built(self.config, self.data)
 
-    def validate(self, model: nn.Module, check: Callable[[], None]) -> Validated | None:
+    def validate(self, model: Any, check: Callable[[], None]) -> Validated | None:
         if not len(self.validation):
             return None
         found = predict(model, self.validation, self.measuring, self.world, check)
@@ -142,12 +142,12 @@ def make_task(config: RunConfig, data: DataSet, run_dir: RunDir, world: World) -
     return task
 
 
-def built(config: RunConfig, data: DataSet) -> tuple[nn.Module, nn.Module]:
+def built(config: RunConfig, data: DataSet) -> tuple[Model, Loss]:
     spec = data_spec(data, config.data)
     return build_model(config.model, spec), build_loss(config.loss, spec)
 
 
 def evidence_for(config: RunConfig, data: DataSet) -> EvidenceFinder | None:
     """What the model's experts have to have looked up, if it has any."""
-    needs: Needs = getattr(config.model, "needs", Needs())
+    needs: Needs = config.model.needs
     return EvidenceFinder(needs, data) if needs.names else None

@@ -29,6 +29,8 @@ from attnrec_dist.engine.spread import spread
 from attnrec_dist.engine.strategy import Strategy
 from attnrec_dist.engine.tracking import ProgressBar, Waiting
 from attnrec_dist.errors import ExitCode
+from attnrec_dist.losses.base import Loss
+from attnrec_dist.models.base import Model
 from attnrec_dist.settings import Section
 
 
@@ -130,7 +132,7 @@ def train_step(run: Run, strategy: Strategy, batch: GlobalBatch) -> tuple[Tensor
         seed_generators(run.config.train.seed, batch.step, place, run.world.rank)
         with strategy.accumulating(last=place + 1 == len(batch.micro_batches)):
             with run.figures.timed("forward"):
-                loss_sum, _ = strategy(micro.to(run.world.device))
+                loss_sum = strategy(micro.to(run.world.device))
             strategy.backward(loss_sum, batch.target_weight)
         losses.append(loss_sum.detach())
     norm = strategy.gradient_norm()
@@ -188,22 +190,22 @@ def build(run: Run, found: Path | None) -> Strategy:
     if run.config.train.compile:
         compile_model(objective.model, run.job)
     run.figures.parameters = sum(each.numel() for each in objective.parameters())
-    run.figures.flops = Flops.of(objective.model, getattr(run.config.loss, "negatives", None))
+    run.figures.flops = Flops.of(objective.model, run.config.loss.draws)
     return spread(run.job, objective, lambda module: make_optimizer(module, run.config.optimizer))
 
 
 class Objective(nn.Module):
     """Model and loss as one module, so that whatever wraps it sees every use of every weight."""
 
-    def __init__(self, model: nn.Module, loss: nn.Module, precision: Precision):
+    def __init__(self, model: Model, loss: Loss, precision: Precision):
         super().__init__()
         self.model, self.loss, self.precision = model, loss, precision
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(sum of weighted losses, sum of weights) of a micro-batch: scalars."""
+    def forward(self, batch: Batch) -> Tensor:
+        """The sum of a micro-batch's weighted losses, a scalar."""
         with self.precision.autocast():
-            total, weight = self.loss(self.model(batch), batch, getattr(self.model, "table", None))
-        return total, weight
+            total: Tensor = self.loss(self.model(batch), batch, self.model.table)
+        return total
 
 
 def nothing_left(run: Run) -> Progress:

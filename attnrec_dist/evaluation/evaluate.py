@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from pydantic import Field, field_validator, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.views import PROTOCOLS, ViewBatch, Views, known_events
@@ -28,6 +28,7 @@ from attnrec_dist.evaluation.config import ValidationConfig
 from attnrec_dist.evaluation.ranking import ranks
 from attnrec_dist.evaluation.report import Result, against_the_best, summarise, view_values
 from attnrec_dist.inference.load import score
+from attnrec_dist.models.base import NextItemModel
 from attnrec_dist.ops.top_k import top_k
 from attnrec_dist.settings import Section
 
@@ -105,7 +106,7 @@ class Measured:
 
 
 def evaluate(
-    model: nn.Module, views: Views, config: MeasuringConfig, world: World, check: Callable[[], None] = lambda: None
+    model: NextItemModel, views: Views, config: MeasuringConfig, world: World, check: Callable[[], None] = lambda: None
 ) -> Measured:
     """Measures a model on all ranks together; the result is the same on each of them, and for any number of them.
 
@@ -155,7 +156,7 @@ def per_view(of: dict[str, Measured], data: DataSet) -> pa.Table:
 
 
 def evaluate_beside_baselines(
-    name: str, model: nn.Module, views: Views, newcomers: Views, config: MeasuringConfig, world: World
+    name: str, model: NextItemModel, views: Views, newcomers: Views, config: MeasuringConfig, world: World
 ) -> Tested:
     """The model and every baseline on the same views, compared customer by customer; newcomers get the trend, told apart."""
     measured = {name: evaluate(model, views, config, world)}

@@ -16,6 +16,7 @@ import numpy as np
 
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.evaluation.ranking import MISS, NOT_RELEVANT
+from attnrec_dist.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -93,14 +94,18 @@ def ndcg(hits: Hits) -> np.ndarray:
     return hits.sum(1 / np.log2(hits.rank + 1)) / ideal[possible]
 
 
-METRICS: dict[str, Callable[[Hits], np.ndarray]] = {
-    "recall": recall,
-    "capped_recall": capped_recall,
-    "precision": precision,
-    "hr": hit_rate,
-    "mrr": reciprocal_rank,
-    "ndcg": ndcg,
-}
+METRICS: Registry[Callable[[Hits], np.ndarray]] = Registry(
+    "evaluation.metrics",
+    "attnrec_dist.metrics",
+    {
+        "recall": recall,
+        "capped_recall": capped_recall,
+        "precision": precision,
+        "hr": hit_rate,
+        "mrr": reciprocal_rank,
+        "ndcg": ndcg,
+    },
+)
 
 
 def parse_metric(name: str) -> tuple[str, int]:
@@ -110,9 +115,10 @@ def parse_metric(name: str) -> tuple[str, int]:
     ('ndcg', 10)
     """
     stem, at, k = name.partition("@")
-    if stem not in METRICS:
-        close = difflib.get_close_matches(stem.lower(), METRICS, 1, 0.5)
-        hint = f"did you mean {close[0]}@{k or 10}?" if close else f"known metrics: {', '.join(METRICS)}, each with @k"
+    known = METRICS.names()
+    if stem not in known:
+        close = difflib.get_close_matches(stem.lower(), known, 1, 0.5)
+        hint = f"did you mean {close[0]}@{k or 10}?" if close else f"known metrics: {', '.join(known)}, each with @k"
         raise ConfigError(f"unknown metric {name!r}; {hint}")
     if not at:
         raise ConfigError(f"metric {name!r} lacks the length of the list; write for example {stem}@10")
@@ -135,7 +141,7 @@ def per_view(name: str, ranks: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     relevant = np.bincount(view[ranks != NOT_RELEVANT], minlength=views)
     hit = (ranks > MISS) & (ranks <= k)
     with np.errstate(invalid="ignore", divide="ignore"):
-        values = METRICS[stem](Hits(ranks[hit].astype(np.float64), view[hit], relevant, k))
+        values = METRICS.find(stem)(Hits(ranks[hit].astype(np.float64), view[hit], relevant, k))
     return np.where(relevant > 0, values, np.nan)
 
 

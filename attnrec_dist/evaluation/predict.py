@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 from pydantic import Field, field_validator, model_validator
-from torch import nn
 
 from attnrec_dist.batch import RankingOutput
 from attnrec_dist.data.example_format import LABEL_PREFIX
@@ -24,6 +23,7 @@ from attnrec_dist.errors import ConfigError
 from attnrec_dist.evaluation.classification import METRICS, Predicted, best_threshold, check_metric, values
 from attnrec_dist.evaluation.config import ValidationConfig
 from attnrec_dist.evaluation.evaluate import threads
+from attnrec_dist.models.base import RankingModel
 from attnrec_dist.settings import Section
 
 EXAMPLES_AT_ONCE = 512
@@ -129,7 +129,7 @@ class Predictions:
 
 @torch.inference_mode()
 def predict(
-    model: nn.Module,
+    model: RankingModel,
     samples: ExampleSamples,
     config: ExampleMeasuringConfig,
     world: World,

@@ -21,6 +21,7 @@ from attnrec_dist.data.shards import DataSet
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.inference.words import ago, moment, names
 from attnrec_dist.layout import counted
+from attnrec_dist.models.base import RankingModel
 from attnrec_dist.models.field_vectors import FieldVectors
 
 AT_ONCE = 256
@@ -71,7 +72,7 @@ def batches(examples: ExampleSet, ids: np.ndarray, max_length: int) -> Iterator[
 
 
 @torch.inference_mode()
-def explain(model: nn.Module, parts: Iterator[RankingBatch] | list[RankingBatch], device: torch.device) -> Explained:
+def explain(model: RankingModel, parts: Iterator[RankingBatch] | list[RankingBatch], device: torch.device) -> Explained:
     """Asks the model, with explain=True, about every batch. Raises ConfigError for a model that weighs nothing."""
     task = main_task(model)
     found: list[Explained] = []
@@ -94,7 +95,7 @@ def explain(model: nn.Module, parts: Iterator[RankingBatch] | list[RankingBatch]
                 items=batch.items.numpy(),
                 ages=batch.times.numpy()[row] - batch.history_times.numpy(),
                 events=batch.events["event"].numpy() if "event" in batch.events else np.zeros(len(batch.items), np.int64),
-                field_names=tuple(getattr(model, "field_names", ())),
+                field_names=model.field_names,
                 fields=weights.get("fields"),
                 history=weights.get("history"),
             )
@@ -102,8 +103,8 @@ def explain(model: nn.Module, parts: Iterator[RankingBatch] | list[RankingBatch]
     return joined(found)
 
 
-def main_task(model: nn.Module) -> str:
-    return str(model.tasks[0])  # type: ignore[index]
+def main_task(model: RankingModel) -> str:
+    return model.tasks[0]
 
 
 def joined(parts: list[Explained]) -> Explained:
@@ -173,7 +174,7 @@ class Words:
 
 
 @torch.inference_mode()
-def moved_by_fields(model: nn.Module, parts: list[RankingBatch], device: torch.device, draws: int, seed: int) -> np.ndarray:
+def moved_by_fields(model: RankingModel, parts: list[RankingBatch], device: torch.device, draws: int, seed: int) -> np.ndarray:
     """How far the main logit moves when one field says what it says in another example, float64 [n, K]: mean |difference|.
 
     The field's vector is taken from another example of the batch, drawn anew `draws` times, and everything else stays: so the
@@ -221,7 +222,7 @@ class _Fixed(nn.Module):
 
 @torch.inference_mode()
 def moved_by_events(
-    model: nn.Module, parts: list[RankingBatch], explained: Explained, device: torch.device, draws: int, seed: int
+    model: RankingModel, parts: list[RankingBatch], explained: Explained, device: torch.device, draws: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """How far the main logit moves without the event of the highest weight, and without another one, float64 [n] each.
 

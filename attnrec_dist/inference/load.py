@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from attnrec_dist.batch import SequenceBatch, TaskName
 from attnrec_dist.data.config import DataConfig
@@ -18,8 +17,9 @@ from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.spec import data_spec
 from attnrec_dist.distributed import World
 from attnrec_dist.errors import CheckpointError, DataError, RunDirError
-from attnrec_dist.losses import DEFAULT, loss_config_class, rank_as_trained
+from attnrec_dist.losses import DEFAULT, loss_config_class
 from attnrec_dist.models import build_model, model_config_class, model_task
+from attnrec_dist.models.base import Model, ModelConfig, NextItemModel, Scored
 from attnrec_dist.run_dir import RunDir, read_marker, read_weights, refuse_other_keys
 from attnrec_dist.settings import build, read_yaml
 
@@ -33,7 +33,8 @@ class TrainedModel:
     config: DataConfig
     tree: dict[str, Any]  # the run's whole configuration
     data: DataSet
-    model: nn.Module
+    model: Any  # a NextItemModel or a RankingModel
+    model_config: ModelConfig
     device: torch.device
 
     @property
@@ -94,16 +95,15 @@ def load_model(
     elif data_set.note and World.current(torch.device("cpu")).is_main:
         print(f"attnrec: {data_set.note}", file=sys.stderr, flush=True)
     model = build_model(model_config, data_spec(data_set, config))
-    if hasattr(model, "table"):
+    if model.table is not None:
         loss = tree.get("loss") or {}
-        keys = build(loss_config_class(loss.get("name", DEFAULT[model_task(name)])), loss, where)
-        rank_as_trained(model.table, getattr(keys, "normalize", False))  # type: ignore[arg-type]
+        model.table.unit = build(loss_config_class(loss.get("name", DEFAULT[model_task(name)])), loss, where).scores_cosines
     model = _with_weights(model, folder, where)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return TrainedModel(run_dir, folder, config, tree, data_set, model.to(device).eval(), device)
+    return TrainedModel(run_dir, folder, config, tree, data_set, model.to(device).eval(), model_config, device)
 
 
-def _with_weights(model: nn.Module, folder: Path, where: str) -> nn.Module:
+def _with_weights(model: Model, folder: Path, where: str) -> Model:
     """The model with a checkpoint's weights, in their type. Raises CheckpointError where they do not fit."""
     weights = read_weights(folder)
     if next(iter(weights.values())).dtype == torch.float64:
@@ -117,29 +117,13 @@ def _with_weights(model: nn.Module, folder: Path, where: str) -> nn.Module:
     return model
 
 
-@dataclass
-class Answered:
-    """What a model says of the whole catalogue for P queries."""
-
-    scores: Tensor  # [P, V], in the model's type
-    experts: tuple[str, ...] = ()
-    shares: Callable[[Tensor], Tensor] | None = None  # items [P, k] -> what part of each every expert gave, [P, k, K]
-
-
 @torch.inference_mode()
-def answered(model: nn.Module, batch: SequenceBatch, device: torch.device) -> Answered:
-    """Scores, and a way to ask for the experts' shares of some items where the model has experts."""
-    at_ends = batch.asks_at_ends()  # asked of the host
-    batch = batch.to(device)
-    if hasattr(model, "answer"):  # a model that ranks by more than its table
-        answer = model.answer(batch)  # type: ignore[operator]
-        return Answered(answer.p(), tuple(model.config.experts), lambda items: answer.shares(items.to(device)))  # type: ignore[union-attr,arg-type]
-    if at_ends and hasattr(model, "at_ends"):  # a model that need not work for the other places
-        return Answered(model.table.logits(model.at_ends(batch)))  # type: ignore[union-attr,operator]
-    hidden = model(batch).hidden.index_select(0, batch.queries)
-    return Answered(model.table.logits(hidden))  # type: ignore[union-attr,operator]
+def scored(model: NextItemModel, batch: SequenceBatch, device: torch.device) -> Scored:
+    """Scores of the whole catalogue for each query, and the experts' shares where the model has experts."""
+    only_ends = batch.asks_at_ends()  # asked of the host
+    return model.scored(batch.to(device), only_ends)
 
 
-def score(model: nn.Module, batch: SequenceBatch, device: torch.device) -> Tensor:
+def score(model: NextItemModel, batch: SequenceBatch, device: torch.device) -> Tensor:
     """Scores of the whole catalogue for each query, [P, V]."""
-    return answered(model, batch, device).scores
+    return scored(model, batch, device).scores

@@ -29,10 +29,11 @@ from attnrec_dist.inference.histories import (
     in_baskets,
     time_rule,
 )
-from attnrec_dist.inference.load import Answered, TrainedModel, answered, load_model
+from attnrec_dist.inference.load import TrainedModel, load_model, scored
 from attnrec_dist.inference.reasons import asked_at, reason
 from attnrec_dist.inference.words import date, names
 from attnrec_dist.layout import counted, paragraph
+from attnrec_dist.models.base import Scored
 from attnrec_dist.ops.top_k import top_k
 from attnrec_dist.read_times import read_times
 
@@ -136,7 +137,7 @@ class Recommender:
             part = histories.part(first, first + step)
             has_history = np.bincount(part.row, minlength=len(part.names)) > 0
             batch = self._question(part, has_history) if has_history.any() else None
-            answer = None if batch is None else answered(self.trained.model, batch, self.trained.device)
+            answer = None if batch is None else scored(self.trained.model, batch, self.trained.device)
             scores, ids = self._best(part, answer, has_history, k, barred, new_only)
             lists = [self._list(scores[row], ids[row], bool(has_history[row])) for row in range(len(part.names))]
             if answer is not None:
@@ -154,7 +155,7 @@ class Recommender:
     def _best(
         self,
         part: CustomerHistories,
-        answer: Answered | None,
+        answer: Scored | None,
         has_history: np.ndarray,
         k: int,
         barred: np.ndarray,
@@ -181,7 +182,7 @@ class Recommender:
         return best.numpy(), ids.numpy()
 
     def _explain(
-        self, part: CustomerHistories, answer: Answered, rows: np.ndarray, ids: np.ndarray, lists: list[list[Recommendation]]
+        self, part: CustomerHistories, answer: Scored, rows: np.ndarray, ids: np.ndarray, lists: list[list[Recommendation]]
     ) -> None:
         """Tells each item's reasons, where the model consists of experts."""
         if answer.shares is None:

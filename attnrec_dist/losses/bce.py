@@ -13,9 +13,10 @@ from typing import Literal
 
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from attnrec_dist.batch import DataSpec, Output, SequenceBatch
+from attnrec_dist.losses.base import Loss
 from attnrec_dist.losses.negatives import Negatives, SampledConfig
 from attnrec_dist.ops.item_table import ItemTable
 
@@ -27,7 +28,7 @@ class BCEConfig(SampledConfig):
     )
 
 
-class BCE(nn.Module):
+class BCE(Loss):
     Config = BCEConfig
 
     def __init__(self, config: BCEConfig, spec: DataSpec):
@@ -37,9 +38,9 @@ class BCE(nn.Module):
         drawn = min(1.0, config.negatives / max(1, spec.num_items - 1))
         self.beta = 1 - config.calibration * (1 - drawn)
 
-    def forward(self, output: Output, batch: SequenceBatch, table: ItemTable) -> tuple[Tensor, Tensor]:
-        """(sum over the targets of weight times the mean over the target and its negatives, sum of weights)."""
+    def forward(self, output: Output, batch: SequenceBatch, table: ItemTable) -> Tensor:
+        """The sum over the targets of weight times the mean over the target and its negatives."""
         scored = self.negatives(output, batch, table)
         against = F.softplus(scored.negatives).masked_fill(scored.hits, 0).sum(-1)  # [P]
         loss = self.beta * (scored.target_weight * F.softplus(-scored.targets)).sum() + (scored.query_weight * against).sum()
-        return loss / (1 + self.count), scored.target_weight.sum()
+        return loss / (1 + self.count)

@@ -12,14 +12,14 @@ from typing import Literal
 
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from attnrec_dist.batch import DataSpec, RankingBatch, RankingOutput, TaskName
+from attnrec_dist.batch import DataSpec, RankingBatch, RankingOutput
 from attnrec_dist.errors import ConfigError
-from attnrec_dist.settings import Section
+from attnrec_dist.losses.base import Loss, LossConfig
 
 
-class BinaryConfig(Section):
+class BinaryConfig(LossConfig):
     name: Literal["binary"] = "binary"
     positive_weight: float | dict[str, float] = Field(
         1.0, description="weight of a positive against a negative; for all tasks, or {task: weight}"
@@ -27,9 +27,9 @@ class BinaryConfig(Section):
     task_weights: dict[str, float] = Field({}, description="{task: weight in the sum}; 1 where none is given")
 
 
-class Binary(nn.Module):
+class Binary(Loss):
     Config = BinaryConfig
-    task: TaskName = "ranking"
+    task = "ranking"
 
     def __init__(self, config: BinaryConfig, spec: DataSpec):
         super().__init__()
@@ -39,8 +39,8 @@ class Binary(nn.Module):
         self.positive_weight = _of_each_task(given, tasks, "loss.positive_weight")
         self.task_weights = _of_each_task(config.task_weights, tasks, "loss.task_weights")
 
-    def forward(self, output: RankingOutput, batch: RankingBatch, table: object = None) -> tuple[Tensor, Tensor]:
-        """(sum over the examples of their losses, number of real examples). Tasks of weight 0 are left out."""
+    def forward(self, output: RankingOutput, batch: RankingBatch, table: object = None) -> Tensor:
+        """The sum over the examples of their losses. Tasks of weight 0 are left out."""
         total: Tensor | None = None
         for task, logits in output.logits.items():
             labels = batch.labels[task].to(logits.dtype)
@@ -49,7 +49,7 @@ class Binary(nn.Module):
             total = part if total is None else total + part
         if total is None:
             raise ConfigError("a loss without tasks; the data set has no examples")
-        return total, (batch.sample_ids >= 0).sum().to(total.dtype)
+        return total
 
 
 def _of_each_task(given: dict[str, float], tasks: tuple[str, ...], key: str) -> dict[str, float]:

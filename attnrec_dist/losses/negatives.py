@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from attnrec_dist.batch import DataSpec, Output, SequenceBatch
 from attnrec_dist.errors import ConfigError, FaultError
+from attnrec_dist.losses.base import LossConfig
 from attnrec_dist.ops.draws import ItemSampler
 from attnrec_dist.ops.item_table import ItemTable
-from attnrec_dist.settings import Section
 
 COMPARED = 2**22  # (target, negative) pairs compared at once
 
 
-class SampledConfig(Section):
+class SampledConfig(LossConfig):
     """The keys that all sampled losses have."""
 
     name: str = "sampled"
@@ -33,6 +33,10 @@ class SampledConfig(Section):
     shared: bool = Field(
         False, description="true: one set of negatives for all queries of a step, the cheapest; false: each query has its own"
     )
+
+    @property
+    def draws(self) -> int:
+        return self.negatives
 
 
 @dataclass

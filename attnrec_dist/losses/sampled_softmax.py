@@ -16,9 +16,10 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from attnrec_dist.batch import DataSpec, Output, SequenceBatch
+from attnrec_dist.losses.base import Loss
 from attnrec_dist.losses.negatives import Negatives, SampledConfig
 from attnrec_dist.ops.item_table import ItemTable
 
@@ -36,8 +37,16 @@ class SampledSoftmaxConfig(SampledConfig):
         description="scores, and later ranks, are of the cosine: InfoNCE; wants a temperature such as 0.1",
     )
 
+    @property
+    def scores_cosines(self) -> bool:
+        return self.normalize
 
-class SampledSoftmax(nn.Module):
+    @property
+    def scale(self) -> float:
+        return self.temperature
+
+
+class SampledSoftmax(Loss):
     Config = SampledSoftmaxConfig
 
     def __init__(self, config: SampledSoftmaxConfig, spec: DataSpec):
@@ -45,16 +54,15 @@ class SampledSoftmax(nn.Module):
         self.config = config
         self.negatives = Negatives(config, spec)
 
-    def forward(self, output: Output, batch: SequenceBatch, table: ItemTable) -> tuple[Tensor, Tensor]:
-        """(sum over the targets of weight times log Z - score, sum of weights)."""
+    def forward(self, output: Output, batch: SequenceBatch, table: ItemTable) -> Tensor:
+        """The sum over the targets of weight times log Z - score."""
         scored = self.negatives(output, batch, table)
         targets, negatives = scored.targets / self.config.temperature, scored.negatives / self.config.temperature
         if self.config.logq:
             negatives = negatives - self.negatives.log_expected(scored.ids).to(negatives.dtype)
         rest = negatives.masked_fill(scored.hits, NOTHING).logsumexp(-1)  # [P]
         log_z = with_targets(rest, targets, batch)
-        loss = (scored.target_weight * (log_z[batch.target_query] - targets)).sum()
-        return loss, scored.target_weight.sum()
+        return (scored.target_weight * (log_z[batch.target_query] - targets)).sum()
 
 
 def with_targets(rest: Tensor, targets: Tensor, batch: SequenceBatch) -> Tensor:

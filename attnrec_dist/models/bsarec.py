@@ -23,14 +23,14 @@ from torch import Tensor, nn
 
 from attnrec_dist.batch import DataSpec, Output, SequenceBatch
 from attnrec_dist.errors import ConfigError
+from attnrec_dist.models.base import ModelConfig, NextItemModel
 from attnrec_dist.models.layers import Block, BlockShape, TokenEmbedding, reset_parameters
 from attnrec_dist.ops.item_table import ItemTable
 from attnrec_dist.ops.low_pass import kernel, low_pass
 from attnrec_dist.ops.packed import Layout, pool_baskets
-from attnrec_dist.settings import Section
 
 
-class BSARecConfig(Section):
+class BSARecConfig(ModelConfig):
     name: Literal["bsarec"] = "bsarec"
     width: int = Field(64, ge=1, description="width D of items and hidden states; a multiple of heads")
     heads: int = Field(2, ge=1, description="attention heads a block")
@@ -52,8 +52,12 @@ class BSARecConfig(Section):
         description="true: the filter sees a token's past; false: the whole row, as published, for targets prefixes or last",
     )
 
+    @property
+    def is_causal(self) -> bool:
+        return self.causal
 
-class BSARec(nn.Module):
+
+class BSARec(NextItemModel):
     Config = BSARecConfig
 
     def __init__(self, config: BSARecConfig, spec: DataSpec):

@@ -24,8 +24,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from attnrec_dist.batch import DataSpec, RankingBatch, RankingOutput, TaskName
+from attnrec_dist.batch import DataSpec, RankingBatch, RankingOutput
 from attnrec_dist.errors import ConfigError
+from attnrec_dist.models.base import ModelConfig, RankingModel
 from attnrec_dist.models.field_vectors import FieldVectors
 from attnrec_dist.models.fields import (
     CategoricalFields,
@@ -39,12 +40,11 @@ from attnrec_dist.models.fields import (
     reset_ranking_parameters,
 )
 from attnrec_dist.models.pooling import HistoryPool, HistoryTokens, Pooling, check_heads, history_layout
-from attnrec_dist.settings import Section
 
 CANDIDATE, MOMENT, HISTORY = "candidate", "moment", "history"
 
 
-class FeatureAttentionConfig(Section):
+class FeatureAttentionConfig(ModelConfig):
     name: Literal["feature_attention"] = "feature_attention"
     width: int = Field(32, ge=1, description="width D of every field's vector; a multiple of heads")
     heads: int = Field(2, ge=1, description="heads of the self-attention over the fields")
@@ -73,13 +73,11 @@ class FeatureAttentionConfig(Section):
 
     @property
     def reads_history(self) -> bool:
-        """False: the loader leaves histories out."""
         return self.history != "none"
 
 
-class FeatureAttention(nn.Module):
+class FeatureAttention(RankingModel):
     Config = FeatureAttentionConfig
-    task: TaskName = "ranking"
     shared: Tensor
 
     def __init__(self, config: FeatureAttentionConfig, spec: DataSpec):

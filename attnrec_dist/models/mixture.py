@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from attnrec_dist.batch import DataSpec, Needs, Output, SequenceBatch
 from attnrec_dist.errors import ConfigError, DataError
+from attnrec_dist.models.base import ModelConfig, NextItemModel, Scored
 from attnrec_dist.models.experts import EXPERTS, SEQUENCE, ExpertConfig, QueryChunk, SilentExpert
 from attnrec_dist.models.experts.base import AGES, AGOS, DAY, NOTHING, PACE, Expert, HistoryAttention, lacks_counts, wide
 from attnrec_dist.models.experts.opinions import Answer, Opinion, Rise, Softmax
@@ -33,13 +34,12 @@ from attnrec_dist.models.sasrec import SASRec, SASRecConfig
 from attnrec_dist.ops.item_table import ItemTable
 from attnrec_dist.ops.packed import Layout, pool_baskets
 from attnrec_dist.ops.trend import Trend
-from attnrec_dist.settings import Section
 
 CHUNK_ELEMENTS = 2**23  # of [queries, history, width] held at once
 RULE_NOTHING_OUT = (SEQUENCE, "trend")  # experts that give every item some probability
 
 
-class MixtureConfig(Section):
+class MixtureConfig(ModelConfig):
     name: Literal["mixture"] = "mixture"
     body: SASRecConfig = Field(SASRecConfig(), description="the sequence model that reads the history")
     experts: list[str] = Field([SEQUENCE, *EXPERTS], min_length=1, description=f"which of {SEQUENCE}, {', '.join(EXPERTS)}")
@@ -81,18 +81,20 @@ class MixtureConfig(Section):
         return list(dict.fromkeys(names))
 
     @property
+    def expert_names(self) -> tuple[str, ...]:
+        return tuple(self.experts)
+
+    @property
     def needs(self) -> Needs:
-        """What the loader has to look up for these experts."""
         names = dict.fromkeys(need for name in self.experts if name != SEQUENCE for need in EXPERTS[name].needs)
         return Needs(tuple(names), self.half_lives)
 
     def lacking(self, spec: DataSpec) -> dict[str, str]:
-        """The experts that have nothing to say on this data set: name -> what it lacks. They get no weight."""
         lacks = {name: EXPERTS[name].lacks(spec) for name in self.experts if name != SEQUENCE}
         return {name: why for name, why in lacks.items() if why}
 
 
-class Mixture(nn.Module):
+class Mixture(NextItemModel):
     Config = MixtureConfig
     silent: Tensor  # [K] bool: without weight
 
@@ -127,7 +129,7 @@ class Mixture(nn.Module):
                 part.reset_parameters()
 
     @property
-    def table(self) -> ItemTable:
+    def table(self) -> ItemTable:  # type: ignore[override]  # of the body, whose it stays in a checkpoint
         return self.body.table
 
     def forward(self, batch: SequenceBatch, explain: bool = False) -> Output:
@@ -200,9 +202,10 @@ class Mixture(nn.Module):
         alpha = alpha * alpha.new_tensor(factors)
         return alpha / alpha.sum(-1, keepdim=True)
 
-    def scores(self, batch: SequenceBatch) -> Tensor:
+    def scored(self, batch: SequenceBatch, only_ends: bool = False) -> Scored:
         """p of every item after each query, float64 [P, V]; with `rise`, up to a constant for each query."""
-        return self.answer(batch).p()
+        answer = self.answer(batch)
+        return Scored(answer.p(), self.config.expert_names, lambda items: answer.shares(items.to(self.silent.device)))
 
     def _expert(self, name: str) -> Expert:
         return self.others[name]  # type: ignore[return-value]

@@ -8,13 +8,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from attnrec_dist.batch import DataSpec, Output, SequenceBatch
+from attnrec_dist.models.base import ModelConfig, NextItemModel
 from attnrec_dist.models.layers import Block, BlockShape, TokenEmbedding, reset_parameters
 from attnrec_dist.ops.item_table import ItemTable
 from attnrec_dist.ops.packed import Layout, pool_baskets
-from attnrec_dist.settings import Section
 
 
-class SASRecConfig(Section):
+class SASRecConfig(ModelConfig):
     name: Literal["sasrec"] = "sasrec"
     width: int = Field(64, ge=1, description="width D of items and hidden states; a multiple of heads")
     heads: int = Field(2, ge=1, description="attention heads a block")
@@ -31,7 +31,7 @@ class SASRecConfig(Section):
     time: bool = Field(False, description="embeds days since the basket before, weekday and month; needs a log with real times")
 
 
-class SASRec(nn.Module):
+class SASRec(NextItemModel):
     Config = SASRecConfig
 
     def __init__(self, config: SASRecConfig, spec: DataSpec):

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from attnrec_dist.batch import DataSpec, RankingBatch, RankingOutput, TaskName
+from attnrec_dist.batch import DataSpec, RankingBatch, RankingOutput
+from attnrec_dist.models.base import ModelConfig, RankingModel
 from attnrec_dist.models.field_vectors import FieldVectors
 from attnrec_dist.models.fields import (
     CategoricalFields,
@@ -36,10 +37,9 @@ from attnrec_dist.models.layers import Block, BlockShape
 from attnrec_dist.models.pooling import HistoryTokens, TargetAttention, history_layout
 from attnrec_dist.ops.packed import Layout
 from attnrec_dist.ops.segments import row_sums
-from attnrec_dist.settings import Section
 
 
-class TargetAttentionConfig(Section):
+class TargetAttentionConfig(ModelConfig):
     name: Literal["target_attention"] = "target_attention"
     kind: Literal["din", "transformer"] = Field("din", description="local activation unit, or a transformer over the history")
     width: int = Field(32, ge=1, description="width D of items, fields and hidden states; a multiple of heads")
@@ -57,9 +57,8 @@ class TargetAttentionConfig(Section):
     )
 
 
-class TargetAttentionModel(nn.Module):
+class TargetAttentionModel(RankingModel):
     Config = TargetAttentionConfig
-    task: TaskName = "ranking"
 
     def __init__(self, config: TargetAttentionConfig, spec: DataSpec):
         super().__init__()

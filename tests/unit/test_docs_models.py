@@ -31,7 +31,7 @@ def house(tmp_path_factory):
     (root / "attnrec_dist/models/gru.py").write_text(file)
     registry = root / "attnrec_dist/models/__init__.py"
     text = registry.read_text()
-    anchors = ("from attnrec_dist.models.mixture import Mixture\n", '    "sasrec": SASRec,\n')
+    anchors = ("from attnrec_dist.models.mixture import Mixture\n", '        "sasrec": SASRec,\n')
     assert all(text.count(anchor) == 1 for anchor in anchors)
     registry.write_text(text.replace(anchors[0], import_line + anchors[0]).replace(anchors[1], entry + anchors[1]))
     (root / "configs").mkdir()

@@ -54,8 +54,8 @@ def fitted(data, config, model_class=FeatureAttention, steps=150, seed=0):
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.05)
     for step in range(steps):
         optimizer.zero_grad()
-        total, weight = loss(model(parts[step % len(parts)]), parts[step % len(parts)])
-        (total / weight).backward()
+        total = loss(model(parts[step % len(parts)]), parts[step % len(parts)])
+        (total / parts[step % len(parts)].num_targets).backward()
         optimizer.step()
     return Trained(data, model.eval())
 

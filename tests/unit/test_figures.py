@@ -15,6 +15,7 @@ from attnrec_dist.distributed import World
 from attnrec_dist.engine.figures import PARTS, Figures, Flops, peak_of
 from attnrec_dist.losses import build_loss, loss_config_class
 from attnrec_dist.models import build_model, model_config_class
+from attnrec_dist.models.base import RankingModel
 from attnrec_dist.settings import build
 
 ITEMS, LENGTHS = 500, (70, 3, 41, 128)
@@ -61,7 +62,7 @@ def test_dense_layers_and_logits_are_what_torch_counts():
     batch = batch_of()
 
     def train() -> None:
-        total, _ = loss(model(batch), batch, model.table)
+        total = loss(model(batch), batch, model.table)
         total.backward()
 
     assert Flops(flops.weights, 0, flops.width, flops.scored)(batch) == counted(train)
@@ -78,7 +79,7 @@ def test_attention_is_half_of_what_a_square_takes():
 
 
 def test_what_scores_no_items_has_no_formula():
-    assert Flops.of(torch.nn.Linear(3, 4), None) is None
+    assert Flops.of(RankingModel(), 0) is None
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from strategies import batches, make_batch, take_rows
 
 from attnrec_dist.batch import DataSpec, Output
 from attnrec_dist.errors import ConfigError
-from attnrec_dist.losses import LOSSES, build_loss, loss_config_class, loss_task, rank_as_trained
+from attnrec_dist.losses import LOSSES, build_loss, loss_config_class, loss_task
 from attnrec_dist.ops.item_table import ItemTable
 from attnrec_dist.settings import build
 
@@ -39,7 +39,7 @@ def make_loss(**keys):
 
 def make_table(keys, dtype=torch.float64):
     table = ItemTable(30, 4).to(dtype)
-    rank_as_trained(table, keys.get("normalize", False))
+    table.unit = keys.get("normalize", False)
     return table
 
 
@@ -51,12 +51,11 @@ def setting(batch, dtype=torch.float64):
 
 @every_loss
 @pytest.mark.parametrize(("dtype", "sums"), [(torch.float32,) * 2, (torch.float64,) * 2, (torch.bfloat16, torch.float32)])
-def test_sum_and_weight_are_scalars_of_the_stated_type(name, dtype, sums):
+def test_the_sum_is_a_scalar_of_the_stated_type(name, dtype, sums):
     batch = make_batch([[1, 2], [3]])
     output, table = setting(batch, dtype)
-    total, weight = make_loss(name=name)(output, batch, table)
-    assert (total.shape, total.dtype, weight.shape, weight.dtype) == ((), sums, (), sums)
-    assert not weight.requires_grad
+    total = make_loss(name=name)(output, batch, table)
+    assert (total.shape, total.dtype) == ((), sums)
 
 
 @every_loss
@@ -64,8 +63,8 @@ def test_stand_ins_weigh_nothing(name):
     batch = make_batch([[1, 2], [3]])
     batch.target_weight = torch.zeros_like(batch.target_weight)
     output, table = setting(batch)
-    total, weight = make_loss(name=name)(output, batch, table)
-    assert total.item() == weight.item() == 0
+    total = make_loss(name=name)(output, batch, table)
+    assert total.item() == 0
     gradients = torch.autograd.grad(total, (output.hidden, table.weight))
     assert all(gradient.abs().sum() == 0 for gradient in gradients)
 
@@ -74,15 +73,15 @@ def test_stand_ins_weigh_nothing(name):
 def test_no_queries_at_all(name):
     batch = make_batch([])
     output, table = setting(batch)
-    total, weight = make_loss(name=name)(output, batch, table)
-    assert total.item() == weight.item() == 0
+    total = make_loss(name=name)(output, batch, table)
+    assert total.item() == 0
 
 
 @every_loss
 def test_only_the_places_that_predict_are_scored(name):
     batch = make_batch([[2, 3], [4]])
     output, table = setting(batch)
-    total, _ = make_loss(name=name)(output, batch, table)
+    total = make_loss(name=name)(output, batch, table)
     gradient = torch.autograd.grad(total, output.hidden)[0]
     assert gradient.abs().sum(1).nonzero().flatten().tolist() == sorted(batch.queries.tolist())
 
@@ -103,13 +102,12 @@ def test_an_unknown_loss_is_refused_with_a_suggestion():
 @settings(deadline=None, max_examples=25)
 def test_softmax_equals_brute_force(batch, temperature):
     output, table = setting(batch)
-    total, weight = make_loss(name="softmax", temperature=temperature)(output, batch, table)
+    total = make_loss(name="softmax", temperature=temperature)(output, batch, table)
     expected = torch.zeros((), dtype=torch.float64)
     for target, query, share in zip(batch.targets, batch.target_query, batch.target_weight, strict=True):
         scores = table.weight @ output.hidden[batch.queries[query]] / temperature
         expected = expected - share * (scores[target] - scores.exp().sum().log())
     torch.testing.assert_close(total, expected, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(weight, batch.target_weight.double().sum())
     leaves = (output.hidden, table.weight)
     torch.testing.assert_close(torch.autograd.grad(total, leaves), torch.autograd.grad(expected, leaves), rtol=1e-11, atol=1e-12)
 
@@ -128,11 +126,10 @@ def test_micro_batches_add_up(keys, batch, cut):
     for part in (rows[cut:], rows[:cut]):
         tokens = [token for row in part for token in range(int(batch.offsets[row]), int(batch.offsets[row + 1]))]
         parts.append(loss(Output(hidden=output.hidden[tokens]), take_rows(batch, part), table))
-    for a, b in zip(whole, zip(*parts, strict=True), strict=True):
-        torch.testing.assert_close(torch.stack(b).sum(), a, rtol=1e-11, atol=1e-12)
+    total = parts[0] + parts[1]
+    torch.testing.assert_close(total, whole, rtol=1e-11, atol=1e-12)
     leaves = (output.hidden, table.weight)
-    total = parts[0][0] + parts[1][0]
-    torch.testing.assert_close(torch.autograd.grad(total, leaves), torch.autograd.grad(whole[0], leaves), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(torch.autograd.grad(total, leaves), torch.autograd.grad(whole, leaves), rtol=1e-10, atol=1e-12)
 
 
 @every_case
@@ -141,10 +138,10 @@ def test_bf16_autocast_stays_close(keys):
     output, table = setting(batch, torch.float32)
     table.unit = keys.get("normalize", False)
     loss = make_loss(**keys)
-    exact, _ = loss(output, batch, table)
+    exact = loss(output, batch, table)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        total, weight = loss(output, batch, table)
-    assert (total.dtype, weight.dtype) == (torch.float32, torch.float32)
+        total = loss(output, batch, table)
+    assert total.dtype == torch.float32
     torch.testing.assert_close(total, exact, rtol=0.02, atol=0.0)
     gradients = torch.autograd.grad(total, (output.hidden, table.weight))
     assert all(each.isfinite().all() and each.dtype == torch.float32 for each in gradients)
@@ -158,9 +155,9 @@ def test_fp16_has_the_gradient_of_fp32_under_a_loss_scale(keys):
     table.unit = keys.get("normalize", False)
     leaves = [output.hidden, table.weight]
     loss, scale = make_loss(**keys), 2.0**10
-    exact = torch.autograd.grad(loss(output, batch, table)[0], leaves)
+    exact = torch.autograd.grad(loss(output, batch, table), leaves)
     with torch.autocast("cpu", dtype=torch.float16):
-        total, _ = loss(output, batch, table)
+        total = loss(output, batch, table)
     assert total.dtype == torch.float32
     gradients = torch.autograd.grad(total * scale, leaves)
     assert all((each / scale - other).norm() < 0.01 * other.norm() for each, other in zip(gradients, exact, strict=True))

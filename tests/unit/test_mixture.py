@@ -87,7 +87,7 @@ def problem(sizes, seed, isolated=0.3, **keys):
 
 
 def softmax_loss(model, batch):
-    return build_loss(loss_config_class("softmax")(), DataSpec(5, 40))(model(batch), batch, model.table)[0]
+    return build_loss(loss_config_class("softmax")(), DataSpec(5, 40))(model(batch), batch, model.table)
 
 
 # The plain reimplementation: loops over queries, tokens and edges; torch only for numbers that autograd can follow.
@@ -316,7 +316,7 @@ def test_gradcheck():
         given_ones = dict(zip(names, parameters, strict=True))
         output = functional_call(model, given_ones, (batch,))
         table = build_table(given_ones["body.table.weight"])
-        return loss(output, batch, table)[0]
+        return loss(output, batch, table)
 
     assert torch.autograd.gradcheck(of, values, atol=1e-6)
 

@@ -74,8 +74,7 @@ def test_trains_on_any_batch(name, keys):
         output = model(batch)
         assert list(output.logits) == TASKS
         assert all(each.shape == (len(lengths),) for each in output.logits.values())
-        loss, weight = binary_loss(model, batch)
-        assert weight.item() == len(lengths)
+        loss = binary_loss(model, batch)
         loss.backward()
         for key, parameter in model.named_parameters():
             assert parameter.grad is not None, f"{key} takes no part"
@@ -86,7 +85,7 @@ def test_trains_on_any_batch(name, keys):
 def test_every_parameter_matters(name, keys):
     """In a batch with every kind of row each parameter has a gradient somewhere; nothing is only carried along."""
     model = make_model(name, {**keys, "dropout": 0, "unseen": 0}).double().train()
-    loss, _ = binary_loss(model, make_ranking_batch([4, 0, 3, 7, 1] * 8, seed=5))
+    loss = binary_loss(model, make_ranking_batch([4, 0, 3, 7, 1] * 8, seed=5))
     loss.backward()
     assert [key for key, parameter in model.named_parameters() if not parameter.grad.abs().sum() > 0] == []
 
@@ -127,10 +126,9 @@ def test_losses_and_gradients_of_parts_add_up(name, keys, batch, cut):
 
 def _loss_and_gradients(model, parts):
     model.zero_grad()
-    sums = [binary_loss(model, part) for part in parts]
-    loss, weight = (torch.stack(each).sum() for each in zip(*sums, strict=True))
+    loss = torch.stack([binary_loss(model, part) for part in parts]).sum()
     loss.backward()
-    return [loss.detach(), weight, *(parameter.grad.clone() for parameter in model.parameters())]
+    return [loss.detach(), *(parameter.grad.clone() for parameter in model.parameters())]
 
 
 @every_model
@@ -139,8 +137,7 @@ def test_stand_ins_and_silent_tasks_weigh_nothing(name, keys):
     alone = binary_loss(model, take_examples(batch, [0]))
     batch.sample_ids = torch.tensor([0, -1, -1])
     batch.label_weights = {task: torch.tensor([1.0, 0, 0]) * batch.label_weights[task] for task in TASKS}
-    for got, expected in zip(binary_loss(model, batch), alone, strict=True):
-        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(binary_loss(model, batch), alone, rtol=1e-12, atol=1e-12)
 
 
 @every_model
@@ -169,7 +166,7 @@ def test_weights_add_up_to_one_and_asking_for_them_changes_nothing(name, keys):
 def test_hostile_numbers_stay_finite_and_bounded(name, keys, seed):
     model = make_model(name, keys).train()
     batch = make_ranking_batch([1, 2, 0, 3] * 4, seed, hostile=True)
-    loss, _ = binary_loss(model, batch)
+    loss = binary_loss(model, batch)
     loss.backward()
     assert loss.isfinite()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
@@ -195,9 +192,9 @@ def test_float64_stays_float64_and_bf16_stays_close(name, keys):
     model = model.float()
     torch.testing.assert_close(logits_of(model, batch), wide.float(), rtol=1e-3, atol=1e-3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss, weight = binary_loss(model, batch)
-    assert (loss.dtype, weight.dtype) == (torch.float32, torch.float32)
-    torch.testing.assert_close(loss, binary_loss(model, batch)[0], rtol=0.1, atol=0.1)
+        loss = binary_loss(model, batch)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, binary_loss(model, batch), rtol=0.1, atol=0.1)
     loss.backward()
 
 
@@ -219,8 +216,8 @@ def test_learns_what_one_field_decides(name, keys):
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(60):
         optimizer.zero_grad()
-        loss, weight = binary_loss(model, batch, task_weights={"cart": 0.0})
-        (loss / weight).backward()
+        loss = binary_loss(model, batch, task_weights={"cart": 0.0}) / batch.num_targets
+        loss.backward()
         optimizer.step()
     other = make_ranking_batch([2, 0, 3, 1] * 32, seed=4)
     right = (model.eval()(other).logits["label"] > 0) == (other.fields["colour"] > 3)
@@ -399,7 +396,7 @@ def test_reserved_codes_are_those_on_disk():
 def test_the_loss_is_weighted_cross_entropy():
     """Against the formula written out, label by label."""
     model, batch = exact("target_attention", {}), make_ranking_batch([1, 2, 0])
-    got, _ = binary_loss(model, batch, positive_weight={"label": 3.0}, task_weights={"cart": 0.5})
+    got = binary_loss(model, batch, positive_weight={"label": 3.0}, task_weights={"cart": 0.5})
     expected = 0.0
     for task, task_weight, positive in (("label", 1.0, 3.0), ("cart", 0.5, 1.0)):
         for p, y, says in zip(model(batch).logits[task].sigmoid(), batch.labels[task], batch.label_weights[task], strict=True):

@@ -19,9 +19,11 @@ from torch import Tensor
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.ops.attention import bucketed, flex, reference, varlen
 from attnrec_dist.ops.packed import Layout
-from attnrec_dist.ops.registry import lookup
+from attnrec_dist.registry import Registry
 
-KERNELS: dict[str, ModuleType] = {"reference": reference, "bucketed": bucketed, "varlen": varlen, "flex": flex}
+KERNELS: Registry[ModuleType] = Registry(
+    "attention kernel", "", {"reference": reference, "bucketed": bucketed, "varlen": varlen, "flex": flex}
+)
 AUTO = ("varlen", "flex", "bucketed")
 
 
@@ -39,7 +41,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, dropout: float = 
     """
     if kernel == "auto":
         kernel = next(name for name in AUTO if KERNELS[name].obstacle(q, layout, dropout) is None)
-    chosen = lookup(KERNELS, kernel, "attention kernel")
+    chosen = KERNELS.find(kernel)
     reason = chosen.obstacle(q, layout, dropout)
     if reason is not None:
         raise ConfigError(f"attention kernel {kernel} {reason}; use auto, or one of {', '.join(KERNELS)}")
