@@ -203,7 +203,7 @@ class Mixture(NextItemModel):
         return alpha / alpha.sum(-1, keepdim=True)
 
     def scored(self, batch: SequenceBatch, only_ends: bool = False) -> Scored:
-        """p of every item after each query, float64 [P, V]; with `rise`, up to a constant for each query."""
+        """The scores are p of every item after each query, float64 [P, V]; with `rise`, up to a constant for each query."""
         answer = self.answer(batch)
         return Scored(answer.p(), self.config.expert_names, lambda items: answer.shares(items.to(self.silent.device)))
 

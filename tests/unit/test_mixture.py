@@ -203,7 +203,7 @@ def test_every_expert_gives_every_item_its_probability(case):
     torch.testing.assert_close(added, expected, rtol=1e-9, atol=1e-15)
     torch.testing.assert_close(told, expected, rtol=1e-9, atol=1e-15)
     assert not added[expected == 0].any()
-    torch.testing.assert_close(model.scores(batch), expected.sum(0), rtol=1e-10, atol=1e-15)
+    torch.testing.assert_close(model.scored(batch).scores, expected.sum(0), rtol=1e-10, atol=1e-15)
     items = torch.arange(ITEMS).expand(len(batch.queries), -1)
     expected = (expected / expected.sum(0)).permute(1, 2, 0)
     torch.testing.assert_close(model.answer(batch).shares(items), expected, rtol=1e-8, atol=1e-12)
@@ -218,7 +218,7 @@ def test_the_rise_weighs_all_but_what_the_customer_had(case):
     for row, time in enumerate(batch.query_times.tolist()):
         log_p = torch.from_numpy(model.trend.all_items(time)).double()  # half-lives 3, 14 and 60
         expected[[0, 2, 3], row] *= ((log_p[:, 1] - log_p[:, 2]) * 0.7).exp()
-    torch.testing.assert_close(model.scores(batch), expected.sum(0), rtol=1e-6, atol=1e-15)
+    torch.testing.assert_close(model.scored(batch).scores, expected.sum(0), rtol=1e-6, atol=1e-15)
     items = torch.arange(ITEMS).expand(len(batch.queries), -1)
     expected = (expected / expected.sum(0)).permute(1, 2, 0)
     torch.testing.assert_close(model.answer(batch).shares(items), expected, rtol=1e-6, atol=1e-12)
@@ -233,7 +233,7 @@ def test_a_discount_takes_from_one_expert_for_the_others(case):
         alpha = model(batch, explain=True).explanation["alpha"].exp()
     factors = torch.tensor([0.25, 1, 1, 2])
     expected *= (factors[:, None] / (alpha * factors).sum(-1))[..., None]
-    torch.testing.assert_close(model.scores(batch), expected.sum(0), rtol=1e-6, atol=1e-15)
+    torch.testing.assert_close(model.scored(batch).scores, expected.sum(0), rtol=1e-6, atol=1e-15)
     items = torch.arange(ITEMS).expand(len(batch.queries), -1)
     expected = (expected / expected.sum(0)).permute(1, 2, 0)
     torch.testing.assert_close(model.answer(batch).shares(items), expected, rtol=1e-6, atol=1e-12)
@@ -255,13 +255,13 @@ def test_rows_come_as_slices_of_neighbours(rows, most):
 def test_the_discount_changes_no_training():
     with_it, without = (problem([[2, 1], [1, 1, 2]], 3, discount=discount) for discount in ({"sequence": 0.1}, {}))
     assert torch.equal(softmax_loss(*with_it[:2]), softmax_loss(*without[:2]))
-    assert not torch.equal(with_it[0].scores(with_it[1]), without[0].scores(without[1]))
+    assert not torch.equal(with_it[0].scored(with_it[1]).scores, without[0].scored(without[1]).scores)
 
 
 def test_the_rise_changes_no_training():
     with_it, without = (problem([[2, 1], [1, 1, 2]], 3, rise=rise) for rise in (2.0, 0.0))
     assert torch.equal(softmax_loss(*with_it[:2]), softmax_loss(*without[:2]))
-    assert not torch.equal(with_it[0].scores(with_it[1]), without[0].scores(without[1]))
+    assert not torch.equal(with_it[0].scored(with_it[1]).scores, without[0].scored(without[1]).scores)
 
 
 @given(problems)
@@ -274,7 +274,7 @@ def test_ranking_says_what_training_says_but_for_the_targets_own_basket(case):
     at = batch.target_query, batch.targets
     sequence = model.table.logits(model(batch).hidden[batch.queries]).log_softmax(-1)
     torch.testing.assert_close(
-        torch.logaddexp(log_share + sequence[at], log_rest), model.scores(batch)[at].log(), rtol=1e-10, atol=1e-10
+        torch.logaddexp(log_share + sequence[at], log_rest), model.scored(batch).scores[at].log(), rtol=1e-10, atol=1e-10
     )
 
 
@@ -285,7 +285,7 @@ def test_probabilities_sum_to_one_but_for_what_the_graph_keeps_to_itself(case):
     model, batch, statistics = problem(*case, isolated=0.5)
     with torch.no_grad():
         held_back = plain_held_back(model, batch, statistics)
-    total = model.scores(batch).sum(1)
+    total = model.scored(batch).scores.sum(1)
     torch.testing.assert_close(total, 1 - held_back, rtol=0, atol=1e-6)  # trend and edges come in float32
     assert (total < 1 + 1e-6).all()
 
@@ -294,7 +294,7 @@ def test_probabilities_sum_to_one_but_for_what_the_graph_keeps_to_itself(case):
 @few
 def test_without_the_graph_probabilities_sum_to_one(case):
     model, batch, _ = problem(*case, experts=["sequence", "copy", "trend"])
-    total = model.scores(batch).sum(1)
+    total = model.scored(batch).scores.sum(1)
     torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-6)
 
 
