@@ -14,7 +14,20 @@ NAMES = [str(file.relative_to(ROOT)) for file in FILES]
 
 # errors settings batch layout -> distributed run_dir -> ops -> {data | models | losses} -> inference -> ... -> commands -> cli
 LEVELS = [
-    ["errors", "interrupts", "yaml_text", "settings", "paths", "batch", "layout", "hints", "outputs", "timestamps", "read_times", "registry"],
+    [
+        "errors",
+        "interrupts",
+        "yaml_text",
+        "settings",
+        "paths",
+        "batch",
+        "layout",
+        "hints",
+        "outputs",
+        "timestamps",
+        "read_times",
+        "registry",
+    ],
     ["distributed", "stored", "run_dir", "staging"],
     ["ops"],
     ["data", "models", "losses"],
