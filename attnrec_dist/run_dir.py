@@ -334,11 +334,19 @@ def verify(checkpoint: Path, identity: dict[str, Any]) -> Marker:
         size = path.stat().st_size if path.is_file() and "/" not in name else None
         if size != expected.bytes:
             wrong = f"{'is missing' if size is None else f'has {size} bytes'}, {expected.bytes} were written"
-        elif sha256_of(path) != expected.sha256:
+        elif _sha256_of(path) != expected.sha256:
             wrong = "its content differs from its checksum, so it is damaged"
         if wrong:
             raise DamagedError(f"{path}: {wrong}; {_remove_hint(checkpoint)}")
     return marker
+
+
+def _sha256_of(path: Path) -> str:
+    """Raises StorageError where a file is there but cannot be read: that is no damage, so no other checkpoint is taken for it."""
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise StorageError.of(error, f"reading {path}") from None
 
 
 def refuse_other_keys(checkpoint: Path, marker: Marker, tree: dict[str, Any] | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import random
@@ -93,11 +94,15 @@ def attempt_at(seed: int, place: int) -> tuple[str, Attempt]:
         bases = tuple(set(bases) & set(other[1][1]))
         chosen.append((other[0], other[1][0]))
     attempt = made(draw.choice(sorted(bases)))
-    for each, function in chosen:
-        if not isinstance(attempt.config.get("columns"), dict):
-            break  # the first change has left nothing that a second could change
+    for count, (each, function) in enumerate(chosen):
+        before = copy.deepcopy(attempt)
         attempt.said.append(each)
-        function(attempt, draw)
+        try:
+            function(attempt, draw)
+        except (KeyError, IndexError, TypeError, AttributeError):
+            if not count:
+                raise
+            return kind, before  # the first change took away what the second needs, such as columns or whole rows
     return kind, attempt
 
 

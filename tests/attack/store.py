@@ -175,6 +175,7 @@ def _judged(folder: Path, ended: Ended) -> Outcome:
 
 def _replayed(folder: Path, ended: Ended) -> Outcome:
     found = _json(folder / "replayed.json")
+    found.pop("recomputed_from", None)  # it says so where an earlier checkpoint serves; the loss must be the same
     return {"logged": found.pop("logged_loss"), "replayed": found}
 
 
