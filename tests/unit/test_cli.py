@@ -18,10 +18,10 @@ from tiny_shop import Shop, write_shop
 
 from attnrec_dist import load
 from attnrec_dist.cli import main, make_parser
+from attnrec_dist.commands.help import EXAMPLES, KEYS
+from attnrec_dist.engine.config import load_run_config
 from attnrec_dist.errors import ExitCode
-from attnrec_dist.help import EXAMPLES, KEYS
 from attnrec_dist.prepare.config import PrepareConfig
-from attnrec_dist.run_config import load_run_config
 from attnrec_dist.settings import describe, iterate_keys, take_overrides
 
 HEAVY = ["torch", "datasets", "accelerate", "duckdb", "pyarrow", "numpy", "pandas", "matplotlib", "safetensors"]

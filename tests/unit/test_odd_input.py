@@ -17,12 +17,13 @@ import pytest
 import yaml
 from tiny_shop import PREPARE, RUN
 
-from attnrec_dist import cli, errors, fault_report, interrupts
+from attnrec_dist import cli, errors
 from attnrec_dist.cli import main
+from attnrec_dist.engine.config import load_run_config
 from attnrec_dist.errors import ConfigError, ExitCode
-from attnrec_dist.run_config import load_run_config
-from attnrec_dist.terminal import Stream, forgiving_streams
-from attnrec_dist.yaml_text import MOST_BYTES, parse_yaml, read_yaml
+from attnrec_dist.storage.yaml_text import MOST_BYTES, parse_yaml, read_yaml
+from attnrec_dist.terminal import fault_report, interrupts
+from attnrec_dist.terminal.streams import Stream, forgiving_streams
 
 LAUGHS = "a0: &a0 [ha]\n" + "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(9))
 MERGED = "a0: &a0 {x: 1}\n" + "".join(f"a{n + 1}: &a{n + 1} {{<<: [{', '.join([f'*a{n}'] * 9)}]}}\n" for n in range(9))
@@ -324,8 +325,8 @@ def test_memory_that_ran_out_is_told_with_the_shells_limit(error, limit, broken,
 @pytest.mark.parametrize("limit", [2**31, -1])
 def test_training_and_preparing_without_memory_name_the_shells_limit_first(limit, monkeypatch, tmp_path):
     from attnrec_dist.engine.job import in_our_words
-    from attnrec_dist.prepare.engine import DuckEngine
-    from attnrec_dist.prepare.sections import EngineSection
+    from attnrec_dist.prepare.config.sections import EngineSection
+    from attnrec_dist.prepare.engines.duckdb import DuckEngine
 
     monkeypatch.setattr(errors.resource, "getrlimit", lambda which: (limit, limit))
     (tmp_path / "run.yaml").write_text(RUN)
