@@ -3,6 +3,7 @@ streams that take nothing. In this process, so that a hundred of them take secon
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import io
 import os
@@ -17,8 +18,9 @@ import pytest
 import yaml
 from tiny_shop import PREPARE, RUN
 
-from attnrec_dist import cli, errors
+from attnrec_dist import errors
 from attnrec_dist.cli import main
+from attnrec_dist.commands import plot
 from attnrec_dist.engine.config import load_run_config
 from attnrec_dist.errors import ConfigError, ExitCode
 from attnrec_dist.storage.yaml_text import MOST_BYTES, parse_yaml, read_yaml
@@ -228,7 +230,7 @@ def broken(monkeypatch, tmp_path):
             secret_of_a_customer = "u1, 1234 5678"  # noqa: F841  (locals are not told)
             raise error
 
-        monkeypatch.setattr("attnrec_dist.cli.plot_command", fail)
+        monkeypatch.setattr(plot, "COMMAND", dataclasses.replace(plot.COMMAND, run=fail))
 
     return of
 
@@ -371,7 +373,7 @@ def test_an_interrupt_that_a_library_swallowed_is_one(monkeypatch, tmp_path, cap
         os.kill(os.getpid(), signal.SIGINT)  # at once: a launcher passes on what the terminal has sent
         raise RecursionError("numpy")
 
-    monkeypatch.setattr(cli, "plot_command", swallow)
+    monkeypatch.setattr(plot, "COMMAND", dataclasses.replace(plot.COMMAND, run=swallow))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         interrupts.hear_interrupts()
@@ -380,7 +382,7 @@ def test_an_interrupt_that_a_library_swallowed_is_one(monkeypatch, tmp_path, cap
         signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "attnrec: interrupted\n"
     monkeypatch.setattr(interrupts, "AFTERMATH", 0.0)
-    monkeypatch.setattr(cli, "plot_command", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(plot, "COMMAND", dataclasses.replace(plot.COMMAND, run=lambda *arguments: 1 / 0))
     assert main(["plot", "x"]) == ExitCode.FAULT
 
 
@@ -420,7 +422,7 @@ def prints(monkeypatch: pytest.MonkeyPatch, done: list[str]) -> None:
         done.append("to the end")
         return 0
 
-    monkeypatch.setattr("attnrec_dist.cli.plot_command", show)
+    monkeypatch.setattr(plot, "COMMAND", dataclasses.replace(plot.COMMAND, run=show))
 
 
 @pytest.mark.parametrize(
