@@ -43,10 +43,10 @@ $(DATA)-refit/manifest.json: configs/prepare/quickstart.yaml | $(CORE)
 	$(BIN)/attnrec prepare configs/prepare/quickstart.yaml --output $(DATA)-refit --overwrite --split.train 0.9 --split.validation 0 --split.test 0.1
 
 test: $(DEV)  ## the test suite (about 12 minutes on 2 cores)
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --durations=15
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 
 test-slow: $(DEV)  ## the longer tests as well
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slurm: $(DEV)  ## slurm/ on a real Slurm: the one at hand, or SLURM_SANDBOX=SCRIPT; skipped where there is none
 	$(BIN)/python -m pytest tests/slurm -rs

@@ -99,8 +99,13 @@ def _records(path: Path, layout: TextFormat, separator: str) -> Iterator[tuple[i
             taken.clear()
             begins = reader.line_num + 1
     except csv.Error as error:
-        shown = b"".join(taken)[:40].decode(errors="replace")
+        text = b"".join(taken)
+        if len(text) > LONGEST_ROW:
+            raise InputError(
+                f"{path}: line {begins:,} is longer than {LONGEST_ROW:,} bytes; is a quote left open before it?"
+            ) from None
+        cut = "" if text.endswith((b"\n", b"\r")) else ". It does not end with a line end: it may be cut off, then fetch it again"
         raise InputError(
-            f"{path}: cannot be read: the row that begins {shown!r} on line {begins:,}: a quote is left open or followed by text "
-            f"({error}); is {layout.where}.quote right?"
+            f"{path}: cannot be read: the row that begins {text[:40].decode(errors='replace')!r} on line {begins:,}: a quote is "
+            f"left open or followed by text ({error}); is {layout.where}.quote right?{cut}"
         ) from None
