@@ -158,7 +158,7 @@ def test_sentences_say_who_is_better_and_whether_that_is_clear():
     assert "not clearly" in sentence(judged(0.02, 0.01, 0.03, 0.02, 0.08), of=4)
     assert "are equal in auc" in sentence(judged(0.0, 0.0, 0.0, 1.0))
     empty = Judged("B", "A", "auc", Difference(*[math.nan] * 6, 0), math.nan)
-    assert sentence(empty) == "B and A have no auc to significance."
+    assert sentence(empty) == "B and A have no auc to compare."
 
 
 def test_a_table_marks_the_best_and_reads_back(tmp_path):
