@@ -231,12 +231,13 @@ class RunDir:
         """The checkpoint that the link `best` or `last` names (where the link is lost or damaged, the one that a training would
         link), or one by its own name. Raises CheckpointError."""
         path = Path(os.path.realpath(self.path / name)) if name in ("best", "last") else self.checkpoints / name
-        ours = (self.path / name).is_dir() and not (self.path / name).is_symlink()  # a copy that followed links
+        copied = self.path / name  # by what followed the link
+        ours = copied.is_dir() and not copied.is_symlink() and os.path.lexists(copied / MARKER)
         ours = ours or (is_checkpoint(path) and path.parent == Path(os.path.realpath(self.checkpoints)))
-        if not (ours or is_checkpoint(self.checkpoints / name)) or not (path / MARKER).is_file():
-            meant = self._to_be_linked(name)
-            if meant is not None:
-                return meant
+        named = ours or is_checkpoint(self.checkpoints / name)
+        if not named and (meant := self._to_be_linked(name)) is not None:
+            return meant
+        if not named or not (path / MARKER).is_file():
             there = ", ".join(each.name for each in self.complete_checkpoints()) or "none"
             raise CheckpointError(
                 f"{self.path}: no complete checkpoint {name!r}; complete ones: {there}; name one of them with --checkpoint"

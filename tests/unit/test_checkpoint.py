@@ -263,6 +263,15 @@ def test_where_the_link_is_damaged_the_best_is_the_one_that_the_newest_tells(tmp
     assert sorted(path.name for path in run.path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, lambda marker: (marker.unlink(), os.mkfifo(marker))], ids=["gone", "FIFO"])
+def test_where_the_best_itself_is_damaged_no_other_is_taken_for_it(tmp_path, damage):
+    run = saved(tmp_path / "run", [1, 2])
+    checkpoint.link(run, "best", run.complete_checkpoints()[-1])
+    damage(run.checkpoints / "step-00000002" / "complete.json")
+    with pytest.raises(CheckpointError, match="no complete checkpoint 'best'"):
+        run.checkpoint("best")
+
+
 def test_one_that_was_stepped_aside_stands_for_one_that_never_became_whole(tmp_path):
     run = saved(tmp_path / "run", [1, 2])
     (run.checkpoints / "step-00000002").rename(run.checkpoints / ".step-00000002.aside")
