@@ -3,16 +3,22 @@
     attnrec prepare configs/prepare/online-retail.yaml
     attnrec train configs/online-retail-sasrec.yaml --run_dir runs/cost --train.max_steps 20
     python benchmarks/checking_cost.py runs/cost
+    python benchmarks/checking_cost.py runs/cost --before CHECKOUT RUN     beside an older commit and a finished run that it made
 
 Each figure is of a process of its own that starts with nothing checked, imports included; the two kinds take turns. "Without"
 compares no block, no sum of a manifest, no index: less than the version before did, whose start compared the sha256 of every
 file. "in checks" is the time inside the checks themselves, in the same processes: what is left where the noise is larger.
+
+With --before whole commands of the two versions take turns: `train` on the finished run, which is a start and no step, and
+`evaluate`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -107,10 +113,42 @@ def measured(kind: str, run: Path, rounds: int) -> dict[str, float]:
     return {"without": off, "with": on, "share": on / off - 1, "in_checks": inside, "share_in_checks": inside / off}
 
 
+def command_seconds(checkout: Path, words: list[str]) -> float:
+    """CPU seconds of one command of a version, its children's too."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "attnrec_dist", *words]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(checkout)}, cwd="/")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def against(checkout: Path, old_run: Path, run: Path, rounds: int) -> dict[str, dict[str, float]]:
+    """Whole commands of this version and of another, each on a run of its own."""
+    versions = {"before": (checkout, old_run), "now": (Path(__file__).parents[1], run)}
+    found: dict[str, dict[str, list[float]]] = {}
+    for _ in range(rounds):
+        for version, (place, finished) in versions.items():
+            of = finished.absolute()
+            for kind, words in (
+                ("start", ["train", f"{of}/config.yaml", "--run_dir", str(of)]),
+                ("evaluate", ["evaluate", str(of)]),
+            ):
+                found.setdefault(kind, {}).setdefault(version, []).append(command_seconds(place.absolute(), words))
+    result = {}
+    for kind, seconds in found.items():
+        old, new = statistics.median(seconds["before"]), statistics.median(seconds["now"])
+        print(f"{kind:9} {old:7.2f} s before, {new:7.2f} s now: {new / old - 1:+.2%}")
+        result[kind] = {"before": old, "now": new, "share": new / old - 1}
+    return result
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run directory with a checkpoint; its data set must be where it was")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--before", nargs=2, type=Path, metavar=("CHECKOUT", "RUN"), help="an older version, and a run that it made"
+    )
     parser.add_argument("--child", choices=KINDS, help=argparse.SUPPRESS)
     parser.add_argument("--off", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -123,6 +161,9 @@ def main() -> None:
     manifest = read_manifest(Path(read_yaml(asked.run / "config.yaml")["data"]["path"]))
     size = sum(file.bytes for file in manifest.shards + manifest.tables)
     result = stamp() | {"events": manifest.counts.events, "bytes": size, "rounds": asked.rounds, "loader_steps": LOADER_STEPS}
+    if asked.before:
+        write_result(result | against(*asked.before, asked.run, asked.rounds), "checking-cost-before")
+        return
     write_result(result | {kind: measured(kind, asked.run, asked.rounds) for kind in KINDS}, "checking-cost")
 
 
