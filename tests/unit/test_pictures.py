@@ -18,12 +18,12 @@ from matplotlib.text import Text
 
 from attnrec_dist.comparison.forest_plot import forest
 from attnrec_dist.comparison.report import Judged, Verdict
-from attnrec_dist.evaluation import curves as plots
 from attnrec_dist.evaluation.curves import curves
 from attnrec_dist.evaluation.significance import Difference
 from attnrec_dist.explanation import heat_map as explanation_plots
 from attnrec_dist.explanation.heat_map import heat_map
 from attnrec_dist.explanation.report import Case, Picture, Told
+from attnrec_dist.plotting import figures as figures_of
 from attnrec_dist.plotting import lettering
 
 TEA = "茶壶"
@@ -40,7 +40,7 @@ def drawn(monkeypatch):
         save(figure)
         figures.append(figure)
 
-    monkeypatch.setattr(plots, "letter", noted)
+    monkeypatch.setattr(figures_of, "letter", noted)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield figures
