@@ -117,6 +117,11 @@ def test_there_are_no_circles():
     assert circle_in(edges) == set()
 
 
+def test_contributing_tells_this_order():
+    text = " ".join((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split())
+    assert " -> ".join(" ".join(rooms) for rooms in LEVELS[:-1]) in text
+
+
 def test_every_room_has_its_level():
     rooms = {module.split(".")[0] for module in MODULES}
     assert rooms - LEVEL.keys() <= {"prepare"}
