@@ -8,7 +8,7 @@ def run() -> NoReturn:
     """Ends the process with the command's exit code; a Ctrl-C that comes during the imports, too, is told in a line."""
     try:
         from attnrec_dist.cli import leave, main
-        from attnrec_dist.interrupts import hear_interrupts
+        from attnrec_dist.terminal.interrupts import hear_interrupts
 
         hear_interrupts()
         leave(main())

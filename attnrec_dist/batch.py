@@ -80,8 +80,8 @@ class SequenceBatch(Batch):
     singletons: bool  # every basket holds one token: attention is plainly causal
     events: dict[str, Tensor] = field(default_factory=dict)  # {"event": [T], numeric columns: [T] float32}
     query_keys: Tensor | None = None  # [P] what is drawn for a query, and
-    step_key: Tensor | None = None  # [1] for all queries of a step, is drawn under these: data/keys.py
-    evidence: dict[str, Tensor] = field(default_factory=dict)  # what a model's experts asked of the data: data/evidence.py
+    step_key: Tensor | None = None  # [1] for all queries of a step, is drawn under these: data/draw_keys.py
+    evidence: dict[str, Tensor] = field(default_factory=dict)  # what a model's experts asked of the data: data/expert_features.py
 
     @property
     def num_tokens(self) -> int:
@@ -147,7 +147,7 @@ class RankingOutput:
 
 @dataclass(frozen=True)
 class Needs:
-    """The evidence that a model asks the loader to look up: data/evidence.py."""
+    """The evidence that a model asks the loader to look up: data/expert_features.py."""
 
     names: tuple[str, ...] = ()
     half_lives: tuple[float, ...] = ()  # days, of the trend

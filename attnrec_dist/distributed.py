@@ -162,3 +162,14 @@ def needing_peers(doing: str) -> Iterator[None]:
             f"rank {os.environ.get('RANK', '0')} lost another process of the job while {doing} ({str(error).splitlines()[0]}); "
             "look for the first error in the other ranks' output, then run the same command again: it goes on from what was kept"
         ) from None
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """A stated number of CPU threads, so that sums are added in one order everywhere."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

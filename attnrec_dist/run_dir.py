@@ -25,9 +25,9 @@ from typing import IO, Any, Literal
 from pydantic import BaseModel, Field
 
 from attnrec_dist.errors import CheckpointError, DamagedError, RunDirError, StorageError
-from attnrec_dist.outputs import make_folders, replacing, take_back
 from attnrec_dist.settings import flatten
-from attnrec_dist.stored import as_schema, read_json, read_tree, sha256_of
+from attnrec_dist.storage.outputs import make_folders, replacing, take_back
+from attnrec_dist.storage.stored import as_schema, read_json, read_tree, sha256_of
 
 State = Literal["running", "done", "stopped", "user_error", "fault"]
 MARKER = "complete.json"  # written last: a directory without it is no checkpoint

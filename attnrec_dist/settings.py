@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from attnrec_dist.errors import ConfigError
-from attnrec_dist.yaml_text import Dumper, in_a_line, parse_yaml, read_yaml, shortened
+from attnrec_dist.storage.yaml_text import Dumper, in_a_line, parse_yaml, read_yaml, shortened
 
 __all__ = ["Section", "apply_overrides", "build", "describe", "flatten", "iterate_keys", "parse_overrides", "parse_yaml"]
 __all__ += ["read_yaml", "take_overrides", "to_yaml"]

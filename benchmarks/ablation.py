@@ -21,12 +21,12 @@ from beat_the_shop import Task, make_task, spread, train, values_of
 from shared import stamp, write_result
 from tuned_baselines import COLUMNS, Columns
 
-from attnrec_dist.data.views import Part
+from attnrec_dist.data.eval_cases import Part
+from attnrec_dist.engine.config import load_run_config
 from attnrec_dist.errors import AttnrecError, ConfigError
-from attnrec_dist.evaluation.compare import paired_difference
 from attnrec_dist.evaluation.evaluate import MeasuringConfig
 from attnrec_dist.evaluation.metrics import mean
-from attnrec_dist.run_config import load_run_config
+from attnrec_dist.evaluation.significance import paired_difference
 from attnrec_dist.settings import parse_overrides, take_overrides
 
 ALL = "all"

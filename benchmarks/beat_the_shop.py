@@ -25,18 +25,18 @@ import numpy as np
 from shared import RESULTS, Cost, attnrec, stamp, write_result
 from tuned_baselines import COLUMNS, DEFAULT, EVALUATION, METRICS, Columns, Contenders, tuned
 
+from attnrec_dist.data.dataset import DataSet
+from attnrec_dist.data.eval_cases import Part, find_views
 from attnrec_dist.data.order import Order
-from attnrec_dist.data.shards import DataSet
-from attnrec_dist.data.views import Part, find_views
 from attnrec_dist.data.windows import build_index, open_index
 from attnrec_dist.distributed import World
+from attnrec_dist.engine.config import RunConfig, load_run_config
 from attnrec_dist.errors import AttnrecError, ConfigError
-from attnrec_dist.evaluation.compare import paired_difference
 from attnrec_dist.evaluation.evaluate import MeasuringConfig, evaluate
 from attnrec_dist.evaluation.metrics import mean
 from attnrec_dist.evaluation.report import sentence
+from attnrec_dist.evaluation.significance import paired_difference
 from attnrec_dist.inference.load import load_model
-from attnrec_dist.run_config import RunConfig, load_run_config
 from attnrec_dist.settings import parse_overrides, take_overrides
 
 RIVALS = {"the best baseline tuned on validation": False, "the best of all, untuned defaults too": True}

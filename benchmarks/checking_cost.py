@@ -55,9 +55,9 @@ class Clock:
 
 
 def switch_off() -> None:
-    from attnrec_dist import stored
     from attnrec_dist.data import windows
     from attnrec_dist.data.blocks import StoredFile
+    from attnrec_dist.storage import stored
 
     real = windows.open_index
     StoredFile._compare = lambda self, wanted: setattr(self, "done", True)  # type: ignore[method-assign,assignment]
@@ -67,9 +67,9 @@ def switch_off() -> None:
 
 
 def clocked() -> Clock:
-    from attnrec_dist import stored
     from attnrec_dist.data import windows
     from attnrec_dist.data.blocks import StoredFile
+    from attnrec_dist.storage import stored
 
     clock = Clock()
     for owner, name in ((StoredFile, "check"), (StoredFile, "check_all"), (StoredFile, "check_headers")):
@@ -85,12 +85,12 @@ def child(kind: str, checked: bool, run: Path) -> dict[str, float]:
     if not checked:
         switch_off()
     if kind == "evaluate":
-        from attnrec_dist.engine.evaluate_run import Request, evaluate_run
+        from attnrec_dist.evaluation.run import EvaluateRequest, evaluate_run
 
-        evaluate_run(run, Request(), {})
+        evaluate_run(run, EvaluateRequest(), {})
     else:
+        from attnrec_dist.engine.config import load_run_config
         from attnrec_dist.engine.replay import reopen
-        from attnrec_dist.run_config import load_run_config
         from attnrec_dist.run_dir import RunDir
 
         config = load_run_config(run / "config.yaml", {"data.verify": kind == "start"})

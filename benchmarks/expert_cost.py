@@ -18,8 +18,8 @@ from pathlib import Path
 from beat_the_shop import steps_per_epoch
 from shared import Cost, attnrec, stamp, write_result
 
-from attnrec_dist.data.shards import DataSet
-from attnrec_dist.run_config import load_run_config
+from attnrec_dist.data.dataset import DataSet
+from attnrec_dist.engine.config import load_run_config
 from attnrec_dist.settings import parse_overrides, take_overrides
 
 

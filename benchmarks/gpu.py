@@ -158,7 +158,7 @@ def attention(asked: argparse.Namespace, scratch: Path) -> dict[str, dict[str, A
     import numpy as np
     import torch
 
-    from attnrec_dist.data.shards import DataSet
+    from attnrec_dist.data.dataset import DataSet
 
     rows = next(iter(DataSet.open(asked.long, verify=False).scan()))
     lengths = np.minimum(np.diff(rows.offsets), 512)

@@ -18,9 +18,9 @@ import numpy as np
 from scipy import stats
 from shared import stamp, write_result
 
-from attnrec_dist.evaluation import compare
-from attnrec_dist.evaluation.classified import CLASSIFIED, Scored
-from attnrec_dist.evaluation.compare import difference, paired_difference
+from attnrec_dist.comparison.classification import CLASSIFIED, Scored
+from attnrec_dist.evaluation import significance
+from attnrec_dist.evaluation.significance import difference, paired_difference
 
 RESAMPLES = 2_000  # as compare does
 RANKED_SHARE = 4  # classifiers cost far more: a quarter of the trials
@@ -58,12 +58,12 @@ def simulate(trials: int, judge: Callable[[int], tuple[float, float, float]], tr
 
 
 def ours(a, b, seed: int, normal: bool = False) -> tuple[float, float, float]:
-    before = compare.RESAMPLED_VIEWS
-    compare.RESAMPLED_VIEWS = 0 if normal else before
+    before = significance.RESAMPLED_VIEWS
+    significance.RESAMPLED_VIEWS = 0 if normal else before
     try:
         d = difference(a, b, seed, RESAMPLES) if not isinstance(a, np.ndarray) else paired_difference(a, b, seed, RESAMPLES)
     finally:
-        compare.RESAMPLED_VIEWS = before
+        significance.RESAMPLED_VIEWS = before
     return d.low, d.high, d.p
 
 
@@ -97,7 +97,7 @@ def main() -> None:
 
             name = f"mean, {users} users, effect {effect}"
             note(f"{name}: compare", simulate(trials, lambda seed: ours(*drawn(seed), seed), effect))
-            note(f"{name}: compare, normal", simulate(trials, lambda seed: ours(*drawn(seed), seed, normal=True), effect))
+            note(f"{name}: significance, normal", simulate(trials, lambda seed: ours(*drawn(seed), seed, normal=True), effect))
             note(f"{name}: scipy bootstrap", simulate(trials, lambda seed: scipys(*drawn(seed), seed), effect))
             note(f"{name}: scipy ttest_rel", simulate(trials, lambda seed: students(*drawn(seed)), effect))
     for worse in (1.0, 1.5):

@@ -28,17 +28,17 @@ from torch.utils.data import DataLoader
 
 from attnrec_dist.batch import DataSpec
 from attnrec_dist.data.config import DataConfig
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.data.gather import ranges
 from attnrec_dist.data.loader import Share, Steps, batches
 from attnrec_dist.data.order import Order
 from attnrec_dist.data.samples import WindowSamples
-from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.windows import END, START, SampleIndex, build_index, open_index
-from attnrec_dist.engine.precision import Precision
-from attnrec_dist.engine.train import Objective
+from attnrec_dist.engine.objective import Objective
 from attnrec_dist.errors import DataError
 from attnrec_dist.losses import build_loss, loss_config_class
 from attnrec_dist.models import build_model, model_config_class
+from attnrec_dist.strategies.precision import Precision
 
 SCRATCH = Path("runs/bench")
 WARM_UP = 5  # rounds

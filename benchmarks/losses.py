@@ -18,17 +18,17 @@ from shared import write_result
 from spine import median
 
 from attnrec_dist.batch import DataSpec, Output
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.data.loader import Share, Steps
 from attnrec_dist.data.order import Order
 from attnrec_dist.data.samples import WindowSamples
-from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.windows import build_index, open_index
-from attnrec_dist.engine.precision import Precision
-from attnrec_dist.engine.train import Objective
+from attnrec_dist.engine.config import load_run_config
+from attnrec_dist.engine.objective import Objective
 from attnrec_dist.losses import build_loss, loss_config_class
 from attnrec_dist.models import build_model
-from attnrec_dist.run_config import load_run_config
 from attnrec_dist.settings import build
+from attnrec_dist.strategies.precision import Precision
 
 STEPS = 24
 CASES = {

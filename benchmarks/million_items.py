@@ -30,25 +30,25 @@ from shared import stamp, write_result
 
 from attnrec_dist.batch import DataSpec
 from attnrec_dist.data.config import DataConfig
-from attnrec_dist.data.evidence import EvidenceFinder
+from attnrec_dist.data.dataset import DataSet
+from attnrec_dist.data.expert_features import EvidenceFinder
 from attnrec_dist.data.loader import Share, Steps
 from attnrec_dist.data.order import Order
 from attnrec_dist.data.samples import WindowSamples
-from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.windows import build_index, open_index
-from attnrec_dist.engine.optim import OptimizerConfig, make_optimizer
-from attnrec_dist.engine.precision import Precision
-from attnrec_dist.engine.train import Objective
+from attnrec_dist.engine.objective import Objective
+from attnrec_dist.engine.optimizer import OptimizerConfig, make_optimizer
 from attnrec_dist.errors import DataError
 from attnrec_dist.inference.histories import stored_histories
 from attnrec_dist.inference.load import TrainedModel
-from attnrec_dist.inference.recommend import Recommender
 from attnrec_dist.losses.softmax import FullSoftmax, FullSoftmaxConfig
 from attnrec_dist.models.mixture import Mixture, MixtureConfig
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.pipeline import prepare
+from attnrec_dist.recommendation.recommend import Recommender
 from attnrec_dist.run_dir import RunDir
 from attnrec_dist.settings import build
+from attnrec_dist.strategies.precision import Precision
 
 ALONE, ALL = ["sequence"], ["sequence", "copy", "trend", "graph"]
 BASKETS, BASKET = 10, 10  # a customer's, and items of one

@@ -16,7 +16,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from attnrec_dist.data.views import ViewBatch, Views, known_events
+from attnrec_dist.data.eval_cases import ViewBatch, Views, known_events
 from attnrec_dist.data.windows import basket_starts
 from attnrec_dist.evaluation.baselines import break_ties
 from attnrec_dist.evaluation.evaluate import Scorer

@@ -26,9 +26,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import OneHotEncoder
 
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.data.example_format import MISSING
 from attnrec_dist.data.examples import ExampleSet
-from attnrec_dist.data.shards import DataSet
 from attnrec_dist.evaluation.classification import Predicted, best_threshold, log_loss, values
 from attnrec_dist.evaluation.example_report import classification_report
 from attnrec_dist.settings import apply_overrides, parse_overrides, read_yaml, take_overrides

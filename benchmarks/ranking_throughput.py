@@ -35,9 +35,9 @@ import numpy as np
 from shared import stamp, write_result
 from train_throughput import RUNNERS, installed, interpreter
 
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.data.example_format import FieldSpec
 from attnrec_dist.data.examples import Examples, ExampleSet
-from attnrec_dist.data.shards import DataSet
 from attnrec_dist.settings import read_yaml
 
 RATES = ("examples/s", "examples/CPU s")

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from shared import attnrec, stamp, write_result
 
-from attnrec_dist.evaluation.compare import paired_difference
 from attnrec_dist.evaluation.report import sentence
+from attnrec_dist.evaluation.significance import paired_difference
 
 COLUMNS = [(protocol, policy) for protocol in ("next_basket", "period") for policy in ("all", "new")]
 METRICS = ("recall@10", "ndcg@10", "capped_recall@10")

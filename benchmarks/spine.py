@@ -22,18 +22,18 @@ from shared import write_result
 
 from attnrec_dist.batch import DataSpec
 from attnrec_dist.data.config import DataConfig
+from attnrec_dist.data.dataset import DataSet
+from attnrec_dist.data.eval_cases import find_views
 from attnrec_dist.data.loader import Share, Steps
 from attnrec_dist.data.order import Order
 from attnrec_dist.data.samples import WindowSamples
-from attnrec_dist.data.shards import DataSet
-from attnrec_dist.data.views import find_views
 from attnrec_dist.data.windows import build_index, open_index
 from attnrec_dist.distributed import World
-from attnrec_dist.engine.precision import Precision
-from attnrec_dist.engine.train import Objective
+from attnrec_dist.engine.objective import Objective
 from attnrec_dist.evaluation.evaluate import EvaluationConfig, evaluate
 from attnrec_dist.losses import build_loss, loss_config_class
 from attnrec_dist.models import build_model, model_config_class
+from attnrec_dist.strategies.precision import Precision
 
 STEPS = 12
 

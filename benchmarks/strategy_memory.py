@@ -54,10 +54,10 @@ def measure(items: int, width: int, output: Path) -> None:
 
     from attnrec_dist.cli import leave
     from attnrec_dist.engine import strategy_fsdp2  # noqa: F401  (imported before the first look at the memory)
-    from attnrec_dist.engine.join import join
-    from attnrec_dist.engine.optim import OptimizerConfig, make_optimizer
-    from attnrec_dist.engine.spread import spread
+    from attnrec_dist.engine.optimizer import OptimizerConfig, make_optimizer
     from attnrec_dist.ops.item_table import ItemTable
+    from attnrec_dist.strategies.launch import join
+    from attnrec_dist.strategies.make import make_strategy
 
     class Lookup(nn.Module):
         def __init__(self) -> None:
@@ -71,11 +71,11 @@ def measure(items: int, width: int, output: Path) -> None:
     torch.set_num_threads(1)
     job = join("fp32", 600.0)
     if job.asked.kind == "zero":
-        from attnrec_dist.engine.strategy_zero import imported
+        from attnrec_dist.strategies.zero import imported
 
         imported()
     before = resident("VmRSS")
-    strategy = spread(job, Lookup(), lambda module: make_optimizer(module, OptimizerConfig()))
+    strategy = make_strategy(job, Lookup(), lambda module: make_optimizer(module, OptimizerConfig()))
     for step in range(4):
         gc.collect()
         held = resident("VmRSS") - before

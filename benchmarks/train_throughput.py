@@ -34,7 +34,7 @@ from pathlib import Path
 
 from shared import stamp, write_result
 
-from attnrec_dist.data.shards import DataSet
+from attnrec_dist.data.dataset import DataSet
 
 RUNNERS = Path(__file__).parent / "peers"
 

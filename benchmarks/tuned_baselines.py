@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from next_basket_knn import NextBasketKNN
 
-from attnrec_dist.data.views import PROTOCOLS, Views, known_events
+from attnrec_dist.data.eval_cases import PROTOCOLS, Views, known_events
 from attnrec_dist.distributed import World
 from attnrec_dist.evaluation import baselines
 from attnrec_dist.evaluation.baselines import BaselinesConfig, Events, Statistics

@@ -111,7 +111,7 @@ def timed(arguments: list[str]) -> int:
     from attnrec_dist.cli import leave
     from attnrec_dist.cli import main as attnrec
     from attnrec_dist.engine.run import Run
-    from attnrec_dist.engine.saving import Saver
+    from attnrec_dist.engine.saver import Saver
 
     saves: list[float] = []
     weights: list[float] = []

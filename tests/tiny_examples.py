@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.data.example_format import EXAMPLE_PARTS, FIELD_PREFIX, LABEL_PREFIX, FieldSpec, example_schema
 from attnrec_dist.data.fingerprint import Fingerprint, fingerprint_of
 from attnrec_dist.data.manifest import MANIFEST
-from attnrec_dist.data.shards import DataSet
-from attnrec_dist.prepare.example_files import ExampleFiles
-from attnrec_dist.stored import sealed
+from attnrec_dist.prepare.examples.files import ExampleFiles
+from attnrec_dist.storage.stored import sealed
 
 WORDS = {"colour": ["red", "green", "blue"]}
 FIELDS = [

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from attnrec_dist.data.example_format import BLOCK_BYTES, HASH_BYTES, Shard
 from attnrec_dist.errors import DataError, StorageError
-from attnrec_dist.stored import NotAFileError, size_of
+from attnrec_dist.storage.stored import NotAFileError, size_of
 
 T = TypeVar("T")
 CONTINUATION, FRAME = 0xFFFFFFFF, struct.Struct("<Ii")  # before each message of an Arrow stream, with its size

@@ -1,7 +1,7 @@
 """The labelled examples of the ranking task on disk: columns of a shard, and what the manifest tells of them.
 
 An example is (user, candidate item, moment): what is known of the pair strictly before that second, and what came of it.
-docs/data-format.md describes the files; data/examples.py reads them, prepare/example_files.py writes them.
+docs/data-format.md describes the files; data/examples.py reads them, prepare/examples/files.py writes them.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from attnrec_dist.data.dataset import DataSet, gather
 from attnrec_dist.data.example_format import EXAMPLES, FIELD_PREFIX, LABEL_PREFIX, ExamplePart, ExamplesSpec, example_schema
 from attnrec_dist.data.gather import Gather
-from attnrec_dist.data.shards import DataSet, gather
 from attnrec_dist.errors import ConfigError
 
 

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.data.example_format import EXAMPLE_PARTS, EXAMPLES, VOCABULARY
 from attnrec_dist.data.manifest import DAILY, FORMAT_VERSION, GRAPH, NUMERIC_PREFIX, TABLES, Manifest
 from attnrec_dist.errors import DataError
-
-if TYPE_CHECKING:
-    from attnrec_dist.data.shards import DataSet
 
 PIECE = 1 << 18  # examples at a time
 

@@ -13,8 +13,8 @@ from pydantic import Field, model_validator
 from attnrec_dist.data.example_format import EXAMPLE_PARTS, ExamplesSpec, Shard
 from attnrec_dist.errors import DataError, StorageError
 from attnrec_dist.settings import Section
-from attnrec_dist.stored import NotAFileError, as_schema, read_tree
-from attnrec_dist.timestamps import seconds
+from attnrec_dist.storage.stored import NotAFileError, as_schema, read_tree
+from attnrec_dist.times.timestamps import seconds
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"

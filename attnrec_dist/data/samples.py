@@ -9,13 +9,13 @@ import torch
 
 from attnrec_dist.batch import MISSING, PADDING, Batch, RankingBatch, SequenceBatch
 from attnrec_dist.data.config import DataConfig
-from attnrec_dist.data.evidence import EvidenceFinder
+from attnrec_dist.data.dataset import DataSet
+from attnrec_dist.data.draw_keys import add_keys
 from attnrec_dist.data.examples import Examples, ExampleSet
-from attnrec_dist.data.keys import add_keys
+from attnrec_dist.data.expert_features import EvidenceFinder
 from attnrec_dist.data.manifest import NUMERIC_PREFIX
 from attnrec_dist.data.order import Order
 from attnrec_dist.data.pack import Histories, begun, pack
-from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.windows import SampleIndex, is_target, target_codes
 
 EXAMPLES_AT_ONCE = 2**20

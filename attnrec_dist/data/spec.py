@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attnrec_dist.batch import DataSpec
 from attnrec_dist.data.config import DataConfig
-from attnrec_dist.data.shards import DataSet
+from attnrec_dist.data.dataset import DataSet
 
 
 def data_spec(data: DataSet, config: DataConfig) -> DataSpec:

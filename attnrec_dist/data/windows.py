@@ -19,11 +19,11 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from attnrec_dist.data.config import DataConfig
+from attnrec_dist.data.dataset import DataSet, Rows
 from attnrec_dist.data.manifest import IN_BASKETS
-from attnrec_dist.data.shards import DataSet, Rows
 from attnrec_dist.errors import DataError, StorageError
 from attnrec_dist.run_dir import write_whole
-from attnrec_dist.stored import read_json, sealed, sha256_of, size_of
+from attnrec_dist.storage.stored import read_json, sealed, sha256_of, size_of
 
 # the columns of a window, all int32: its tokens [start, stop) and where its last target basket ends, counted from the row's
 # first token; the token from which baskets are queries; how many queries there are

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from attnrec_dist.checkpoints.checkpoint import Progress
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.data.samples import Cut
-from attnrec_dist.engine.checkpoint import Progress
-from attnrec_dist.engine.join import Asked
-from attnrec_dist.layout import counted, named, paragraph
-
-if TYPE_CHECKING:
-    from attnrec_dist.data.shards import DataSet
-    from attnrec_dist.engine.run import Run
+from attnrec_dist.engine.run import Run
+from attnrec_dist.strategies.launch import Asked
+from attnrec_dist.terminal.layout import counted, named, paragraph
 
 NEVER = 0.0005  # a share of the time that rounds to nothing
 

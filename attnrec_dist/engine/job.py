@@ -5,23 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from attnrec_dist.checkpoints.checkpoint import Progress
 from attnrec_dist.engine.announce import ended
-from attnrec_dist.engine.checkpoint import Progress
-from attnrec_dist.engine.join import join
+from attnrec_dist.engine.config import RunConfig
 from attnrec_dist.engine.preemption import StopRequest
 from attnrec_dist.engine.run import Run, start, watchdog_of
 from attnrec_dist.engine.train import train
 from attnrec_dist.errors import ConfigError, ExitCode, StorageError, UserError, address_limit
-from attnrec_dist.hints import next_step
-from attnrec_dist.interrupts import was_interrupted
-
-if TYPE_CHECKING:
-    from attnrec_dist.run_config import RunConfig
-    from attnrec_dist.run_dir import RunDir, State
+from attnrec_dist.run_dir import RunDir, State
+from attnrec_dist.strategies.launch import join
+from attnrec_dist.terminal.hints import next_step
+from attnrec_dist.terminal.interrupts import was_interrupted
 
 
 def train_in(run_dir: RunDir, config: RunConfig) -> int:

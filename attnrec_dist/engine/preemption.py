@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from attnrec_dist.errors import StopRequested
-from attnrec_dist.interrupts import TWICE
+from attnrec_dist.terminal.interrupts import TWICE
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP, signal.SIGQUIT)
 OF_TERMINAL = (signal.SIGHUP, signal.SIGQUIT)  # nohup, or a script's background, has these ignored

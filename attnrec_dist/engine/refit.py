@@ -9,8 +9,8 @@ import statistics
 from typing import Any
 
 from attnrec_dist.data.manifest import read_manifest
-from attnrec_dist.engine.tracking import metric_lines
 from attnrec_dist.errors import DataError, RunDirError
+from attnrec_dist.monitoring.metrics_log import metric_lines
 from attnrec_dist.run_dir import RunDir, read_marker, refuse_other_keys, step_of
 from attnrec_dist.settings import read_yaml
 

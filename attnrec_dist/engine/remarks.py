@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from attnrec_dist.data.dataset import DataSet
+from attnrec_dist.data.eval_cases import Views
 from attnrec_dist.data.manifest import IN_BASKETS
-from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.spec import data_spec
-from attnrec_dist.data.views import Views
 from attnrec_dist.data.windows import SampleIndex
-
-if TYPE_CHECKING:
-    from attnrec_dist.run_config import RunConfig
+from attnrec_dist.engine.config import RunConfig
 
 DAY = 86_400
 

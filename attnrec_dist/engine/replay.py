@@ -9,39 +9,38 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from attnrec_dist.batch import Batch
+from attnrec_dist.checkpoints.checkpoint import load
 from attnrec_dist.data.loader import Share, Steps, batches
 from attnrec_dist.data.order import slots_of
 from attnrec_dist.distributed import World
-from attnrec_dist.engine.checkpoint import load
-from attnrec_dist.engine.join import Job, join
-from attnrec_dist.engine.precision import Precision
+from attnrec_dist.engine.config import RunConfig
+from attnrec_dist.engine.objective import build
 from attnrec_dist.engine.preemption import StopRequest
 from attnrec_dist.engine.run import Run, assemble, watchdog_of
-from attnrec_dist.engine.tracking import metric_lines
-from attnrec_dist.engine.train import build, update
+from attnrec_dist.engine.train import update
 from attnrec_dist.errors import ConfigError
+from attnrec_dist.monitoring.metrics_log import metric_lines
 from attnrec_dist.run_dir import RunDir, step_of, verify, write_whole
-
-if TYPE_CHECKING:
-    from attnrec_dist.run_config import RunConfig
+from attnrec_dist.strategies.launch import Job, join
+from attnrec_dist.strategies.precision import Precision
 
 EVERYTHING = 2**62  # tokens of a micro-batch: the whole global batch in one
 
 
-def reopen(run_dir: RunDir, config: RunConfig, joined: bool = False) -> Run:
-    """A run's samples, their order and, where it is `joined`, the device it computes on; nothing of it is written.
+def reopen(run_dir: RunDir, config: RunConfig, launched: bool = False) -> Run:
+    """A run's samples, their order and, where it is `launched`, the device it computes on; nothing of it is written.
 
     Raises UserError, also where the data set is not the one that the run was trained on.
     """
     train = config.train
     plain = Job(World(), Precision(train.precision, torch.device("cpu")))
-    job = join(train.precision, train.timeout, train.deterministic) if joined else plain
+    job = join(train.precision, train.timeout, train.deterministic) if launched else plain
     run = assemble(config, run_dir, job, watchdog_of(config, run_dir, job.world), StopRequest())
     run.replayed = True
     return run

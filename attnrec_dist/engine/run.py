@@ -6,33 +6,31 @@ import math
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from attnrec_dist.checkpoints.checkpoint import Progress, newest, pass_over, put_asides_back, read_progress
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.data.fingerprint import confirm
 from attnrec_dist.data.loader import GlobalBatch, Share, Steps
 from attnrec_dist.data.order import Order
 from attnrec_dist.data.samples import Samples
-from attnrec_dist.data.shards import DataSet
 from attnrec_dist.distributed import World
-from attnrec_dist.engine.checkpoint import Progress, newest, pass_over, put_asides_back, read_progress
-from attnrec_dist.engine.environment import note_job
-from attnrec_dist.engine.figures import Figures
-from attnrec_dist.engine.join import Job
-from attnrec_dist.engine.precision import LossScaler
+from attnrec_dist.engine.config import RunConfig
 from attnrec_dist.engine.preemption import StopRequest
 from attnrec_dist.engine.task import Task, make_task
-from attnrec_dist.engine.trackers import require
-from attnrec_dist.engine.tracking import Metrics, ProgressBar
-from attnrec_dist.engine.watchdog import Watchdog
 from attnrec_dist.errors import ConfigError, RunDirError, StopRequested
+from attnrec_dist.monitoring.environment import note_job
+from attnrec_dist.monitoring.metrics_log import Metrics, ProgressBar
+from attnrec_dist.monitoring.throughput import Figures
+from attnrec_dist.monitoring.trackers import require
+from attnrec_dist.monitoring.watchdog import Watchdog
 from attnrec_dist.run_dir import RunDir, read_marker, write_whole
 from attnrec_dist.settings import build, flatten, read_yaml, to_yaml
-
-if TYPE_CHECKING:
-    from attnrec_dist.run_config import RunConfig
+from attnrec_dist.strategies.launch import Job
+from attnrec_dist.strategies.precision import LossScaler
 
 # keys that a resumed run may change; all others decide what the run computes and are frozen (docs/resume.md)
 FREE_SECTIONS = ("checkpoint.", "tracking.", "watchdog.", "evaluation.baselines.")

@@ -9,17 +9,18 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from attnrec_dist.batch import Needs
-from attnrec_dist.data.evidence import EvidenceFinder
+from attnrec_dist.data.dataset import DataSet
+from attnrec_dist.data.eval_cases import find_views, has_known_target
 from attnrec_dist.data.examples import ExampleSet
+from attnrec_dist.data.expert_features import EvidenceFinder
 from attnrec_dist.data.samples import ExampleSamples, Samples, WindowSamples
-from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.spec import data_spec
-from attnrec_dist.data.views import find_views, has_known_target
 from attnrec_dist.data.windows import build_index, open_index
 from attnrec_dist.distributed import World
+from attnrec_dist.engine.config import RunConfig
 from attnrec_dist.engine.remarks import not_validated, remarks_of_next_item
 from attnrec_dist.errors import ConfigError, DataError, FaultError
 from attnrec_dist.evaluation.classification import higher_is_better
@@ -30,9 +31,6 @@ from attnrec_dist.losses.base import Loss
 from attnrec_dist.models import build_model, model_task
 from attnrec_dist.models.base import Model
 from attnrec_dist.run_dir import RunDir
-
-if TYPE_CHECKING:
-    from attnrec_dist.run_config import RunConfig
 
 
 @dataclass
@@ -102,7 +100,7 @@ class Ranking:
 
     def __init__(self, config: RunConfig, data: DataSet, run_dir: RunDir, world: World):
         self.config, self.data, self.world = config, data, world
-        self.measuring: Any = config.evaluation  # an ExampleEvaluationConfig: run_config.py
+        self.measuring: Any = config.evaluation  # an ExampleEvaluationConfig: engine/config.py
         train, validation = (ExampleSet.open(data, part) for part in ("train", "validation"))
         most = config.data.max_length if config.model.reads_history else 0
         self.samples: Samples = ExampleSamples(train, most)

@@ -3,69 +3,27 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import torch
-from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from attnrec_dist.batch import PADDING, Batch
+from attnrec_dist.batch import PADDING
+from attnrec_dist.checkpoints import checkpoint
+from attnrec_dist.checkpoints.checkpoint import Progress
 from attnrec_dist.data.loader import GlobalBatch, batches, worker_errors
 from attnrec_dist.data.order import derive_key
-from attnrec_dist.engine import checkpoint
 from attnrec_dist.engine.announce import announce
-from attnrec_dist.engine.average import update_average
-from attnrec_dist.engine.checkpoint import Progress
-from attnrec_dist.engine.compiled import compile_model, eagerly
-from attnrec_dist.engine.figures import Flops
-from attnrec_dist.engine.guard import not_finite
-from attnrec_dist.engine.optim import learning_rate, make_optimizer, set_learning_rate
-from attnrec_dist.engine.precision import Precision, PrecisionName
-from attnrec_dist.engine.profile import StepProfile
-from attnrec_dist.engine.recompute import recompute_blocks
+from attnrec_dist.engine.compile import eagerly
+from attnrec_dist.engine.nonfinite import not_finite
+from attnrec_dist.engine.objective import build
+from attnrec_dist.engine.optimizer import learning_rate, set_learning_rate
 from attnrec_dist.engine.run import Run, begin
-from attnrec_dist.engine.saving import Saver, settle
-from attnrec_dist.engine.spread import spread
-from attnrec_dist.engine.strategy import Strategy
-from attnrec_dist.engine.tracking import ProgressBar, Waiting
+from attnrec_dist.engine.saver import Saver, settle
 from attnrec_dist.errors import ExitCode
-from attnrec_dist.losses.base import Loss
-from attnrec_dist.models.base import Model
-from attnrec_dist.settings import Section
-
-
-class TrainConfig(Section):
-    max_epochs: float | None = Field(10, gt=0, description="epochs to train at most; null: only max_steps counts")
-    max_hours: float | None = Field(
-        None, gt=0, description="hours after which a job stops with a checkpoint, to be run again; null: no limit"
-    )
-    max_steps: int | None = Field(None, ge=1, description="steps to train at most; null: only max_epochs counts")
-    global_batch_size: int = Field(128, ge=1, description="samples of one step, over all processes and accumulation")
-    micro_batch_tokens: int = Field(
-        16384, ge=1, description="tokens that one forward may hold, long rows counted dearer; more are accumulated"
-    )
-    precision: PrecisionName = Field(
-        "fp32", description="bf16, fp16: autocast, weights stay fp32; tf32: fp32 with faster products on a GPU; fp64: for tests"
-    )
-    activation_checkpointing: bool = Field(
-        False, description="blocks compute their inner values again in the backward pass: less memory, a third more arithmetic"
-    )
-    compile: bool = Field(
-        False,
-        description="torch.compile of a ranking model; of blocks of self-attention the second half, slower on CPUs",
-    )
-    deterministic: bool = Field(
-        False, description="on a GPU: only algorithms that give the same bits each time, slower; an error where one has none"
-    )
-    seed: int = Field(0, description="of initial weights, order and dropout")
-    average: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="decay of the running average of the weights that is evaluated and used; 0: the weights themselves",
-    )
-    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of a process; null: torch's choice")
-    timeout: float = Field(1800.0, gt=0, description="seconds after which a process that waits for another gives up")
+from attnrec_dist.monitoring.metrics_log import ProgressBar, Waiting
+from attnrec_dist.monitoring.profiler import StepProfile
+from attnrec_dist.strategies.base import Strategy
+from attnrec_dist.strategies.ema import update_average
 
 
 def train(run: Run) -> tuple[ExitCode, Progress]:
@@ -177,35 +135,6 @@ def seed_generators(*place: int) -> None:
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():  # torch.manual_seed asks at every call, and notes the stack where there is no GPU: .7 ms
         torch.cuda.manual_seed_all(seed)
-
-
-def build(run: Run, found: Path | None) -> Strategy:
-    """The objective with its optimizer, spread; its weights are a checkpoint's, or initial ones that are equal on all ranks."""
-    torch.manual_seed(run.config.train.seed)
-    objective = Objective(*run.task.model_and_loss(), run.job.precision).to(run.world.device, run.job.precision.weight_dtype)
-    if found:
-        checkpoint.load_weights(found, objective)
-    if run.config.train.activation_checkpointing:
-        recompute_blocks(objective.model)
-    if run.config.train.compile:
-        compile_model(objective.model, run.job)
-    run.figures.parameters = sum(each.numel() for each in objective.parameters())
-    run.figures.flops = Flops.of(objective.model, run.config.loss.draws)
-    return spread(run.job, objective, lambda module: make_optimizer(module, run.config.optimizer))
-
-
-class Objective(nn.Module):
-    """Model and loss as one module, so that whatever wraps it sees every use of every weight."""
-
-    def __init__(self, model: Model, loss: Loss, precision: Precision):
-        super().__init__()
-        self.model, self.loss, self.precision = model, loss, precision
-
-    def forward(self, batch: Batch) -> Tensor:
-        """The sum of a micro-batch's weighted losses, a scalar."""
-        with self.precision.autocast():
-            total: Tensor = self.loss(self.model(batch), batch, self.model.table)
-        return total
 
 
 def nothing_left(run: Run) -> Progress:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +17,15 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from attnrec_dist.data.shards import DataSet
-from attnrec_dist.data.views import PROTOCOLS, ViewBatch, Views, known_events
-from attnrec_dist.distributed import World
+from attnrec_dist.data.dataset import DataSet
+from attnrec_dist.data.eval_cases import PROTOCOLS, ViewBatch, Views, known_events
+from attnrec_dist.distributed import World, threads
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.evaluation import baselines, metrics
 from attnrec_dist.evaluation.baselines import BaselinesConfig, Events, Histories, Statistics
 from attnrec_dist.evaluation.config import ValidationConfig
-from attnrec_dist.evaluation.ranking import ranks
-from attnrec_dist.evaluation.report import Result, against_the_best, summarise, view_values
+from attnrec_dist.evaluation.ranks import ranks
+from attnrec_dist.evaluation.results import Result, against_the_best, summarise, view_values
 from attnrec_dist.inference.load import score
 from attnrec_dist.models.base import NextItemModel
 from attnrec_dist.ops.top_k import top_k
@@ -249,14 +248,3 @@ def tabulated(table: np.ndarray, views: Views, names: list[str], coverage: float
         for column, policy in enumerate(POLICIES):
             result.ranks[f"{protocol}/{policy}"] = rows[:, 2 + column]
     return result
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """A stated number of CPU threads, so that sums are added in one order everywhere."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

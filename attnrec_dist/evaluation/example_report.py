@@ -14,9 +14,9 @@ import numpy as np
 from attnrec_dist.data.example_format import LABEL_PREFIX
 from attnrec_dist.data.examples import ExampleSet
 from attnrec_dist.evaluation.classification import Predicted, higher_is_better, reliability, user_aucs, values
-from attnrec_dist.evaluation.plots import new_figure, save
 from attnrec_dist.evaluation.predict import Predictions, Thresholds
-from attnrec_dist.layout import paragraph, table
+from attnrec_dist.plotting.figures import new_figure, save
+from attnrec_dist.terminal.layout import paragraph, table
 
 OF_SCORES = ("auc", "pr_auc", "gauc")  # what a score that is no probability can be measured by
 OF_PROBABILITIES = ("log_loss",)  # and a constant: its calibration says nothing

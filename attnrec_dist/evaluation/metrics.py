@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from attnrec_dist.errors import ConfigError
-from attnrec_dist.evaluation.ranking import MISS, NOT_RELEVANT
+from attnrec_dist.evaluation.ranks import MISS, NOT_RELEVANT
 from attnrec_dist.registry import Registry
 
 

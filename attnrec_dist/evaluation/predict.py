@@ -18,11 +18,10 @@ from pydantic import Field, field_validator, model_validator
 from attnrec_dist.batch import RankingOutput
 from attnrec_dist.data.example_format import LABEL_PREFIX
 from attnrec_dist.data.samples import ExampleSamples
-from attnrec_dist.distributed import World
+from attnrec_dist.distributed import World, threads
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.evaluation.classification import METRICS, Predicted, best_threshold, check_metric, values
 from attnrec_dist.evaluation.config import ValidationConfig
-from attnrec_dist.evaluation.evaluate import threads
 from attnrec_dist.models.base import RankingModel
 from attnrec_dist.settings import Section
 

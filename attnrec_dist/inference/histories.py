@@ -14,14 +14,14 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from attnrec_dist.data.config import DataConfig
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.data.gather import ranges
-from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.windows import target_codes
 from attnrec_dist.errors import InputError
-from attnrec_dist.layout import counted
-from attnrec_dist.read_times import read_times
-from attnrec_dist.timestamps import TimeRule
-from attnrec_dist.yaml_text import shortened
+from attnrec_dist.storage.yaml_text import shortened
+from attnrec_dist.terminal.layout import counted
+from attnrec_dist.times.read_times import read_times
+from attnrec_dist.times.timestamps import TimeRule
 
 COLUMNS = ("user", "item", "timestamp")
 EVENT = "event"  # the column that may be left out

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from attnrec_dist.batch import SequenceBatch, TaskName
 from attnrec_dist.data.config import DataConfig
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.data.fingerprint import confirm
-from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.spec import data_spec
 from attnrec_dist.distributed import World
 from attnrec_dist.errors import CheckpointError, DataError, RunDirError
@@ -44,6 +44,11 @@ class TrainedModel:
         if type(found) is not int or not 1 <= found <= 1024:
             raise RunDirError(f"{self.run_dir.config}: evaluation.threads: {found!r} is no number from 1 to 1024; set it right")
         return found
+
+    @property
+    def where(self) -> str:
+        """The file that `tree` was read from."""
+        return str(self.run_dir.config)
 
     def __repr__(self) -> str:
         return f"{self.run_dir.path}, {self.tree['model']['name']}, {self.checkpoint.name}, on {self.device}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.data.manifest import Manifest
-from attnrec_dist.data.shards import DataSet
-from attnrec_dist.layout import counted
+from attnrec_dist.terminal.layout import counted
 
 
 def names(data: DataSet, items: np.ndarray) -> list[str]:

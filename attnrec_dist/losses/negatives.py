@@ -92,7 +92,7 @@ class Negatives(nn.Module):
         """Items, [P, N], or [N] where all queries share them."""
         key = batch.step_key if self.config.shared else batch.query_keys
         if key is None:
-            raise FaultError("the batch has no keys to draw negatives under: data/keys.py adds them")
+            raise FaultError("the batch has no keys to draw negatives under: data/draw_keys.py adds them")
         ids: Tensor = self.sampler(key, self.config.negatives)
         return ids[0] if self.config.shared else ids
 

@@ -44,7 +44,7 @@ class ModelConfig(Section):
 
     @property
     def needs(self) -> Needs:
-        """What the loader looks up for the experts (data/evidence.py)."""
+        """What the loader looks up for the experts (data/expert_features.py)."""
         return Needs()
 
     def lacking(self, spec: DataSpec) -> dict[str, str]:

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from attnrec_dist.batch import DataSpec, RankingBatch, RankingOutput
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.models.base import ModelConfig, RankingModel
-from attnrec_dist.models.field_vectors import FieldVectors
-from attnrec_dist.models.fields import (
+from attnrec_dist.models.layers.field_vectors import FieldVectors
+from attnrec_dist.models.layers.fields import (
     CategoricalFields,
     KnownItems,
     Moment,
@@ -39,7 +39,7 @@ from attnrec_dist.models.fields import (
     prior_logits,
     reset_ranking_parameters,
 )
-from attnrec_dist.models.pooling import HistoryPool, HistoryTokens, Pooling, check_heads, history_layout
+from attnrec_dist.models.layers.pooling import HistoryPool, HistoryTokens, Pooling, check_heads, history_layout
 
 CANDIDATE, MOMENT, HISTORY = "candidate", "moment", "history"
 

@@ -28,8 +28,9 @@ from attnrec_dist.errors import ConfigError, DataError
 from attnrec_dist.models.base import ModelConfig, NextItemModel, Scored
 from attnrec_dist.models.experts import EXPERTS, SEQUENCE, ExpertConfig, QueryChunk, SilentExpert
 from attnrec_dist.models.experts.base import AGES, AGOS, DAY, NOTHING, PACE, Expert, HistoryAttention, lacks_counts, wide
-from attnrec_dist.models.experts.opinions import Answer, Opinion, Rise, Softmax
-from attnrec_dist.models.layers import month, reset_parameters, weekday
+from attnrec_dist.models.experts.scoring import Answer, Opinion, Rise, Softmax
+from attnrec_dist.models.layers.embedding import month, weekday
+from attnrec_dist.models.layers.initial import reset_parameters
 from attnrec_dist.models.sasrec import SASRec, SASRecConfig
 from attnrec_dist.ops.item_table import ItemTable
 from attnrec_dist.ops.packed import Layout, pool_baskets

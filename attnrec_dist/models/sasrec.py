@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from attnrec_dist.batch import DataSpec, Output, SequenceBatch
 from attnrec_dist.models.base import ModelConfig, NextItemModel
-from attnrec_dist.models.layers import Block, BlockShape, TokenEmbedding, reset_parameters
+from attnrec_dist.models.layers.embedding import TokenEmbedding
+from attnrec_dist.models.layers.initial import reset_parameters
+from attnrec_dist.models.layers.transformer import Block, BlockShape
 from attnrec_dist.ops.item_table import ItemTable
 from attnrec_dist.ops.packed import Layout, pool_baskets
 

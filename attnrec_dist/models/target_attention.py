@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from attnrec_dist.batch import DataSpec, RankingBatch, RankingOutput
 from attnrec_dist.models.base import ModelConfig, RankingModel
-from attnrec_dist.models.field_vectors import FieldVectors
-from attnrec_dist.models.fields import (
+from attnrec_dist.models.layers.field_vectors import FieldVectors
+from attnrec_dist.models.layers.fields import (
     CategoricalFields,
     KnownItems,
     Moment,
@@ -33,8 +33,8 @@ from attnrec_dist.models.fields import (
     prior_logits,
     reset_ranking_parameters,
 )
-from attnrec_dist.models.layers import Block, BlockShape
-from attnrec_dist.models.pooling import HistoryTokens, TargetAttention, history_layout
+from attnrec_dist.models.layers.pooling import HistoryTokens, TargetAttention, history_layout
+from attnrec_dist.models.layers.transformer import Block, BlockShape
 from attnrec_dist.ops.packed import Layout
 from attnrec_dist.ops.segments import row_sums
 

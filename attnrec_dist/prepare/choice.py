@@ -7,12 +7,12 @@ from fractions import Fraction
 
 from attnrec_dist.data.manifest import Split
 from attnrec_dist.errors import ConfigError, InputError
-from attnrec_dist.prepare import cleaning, steps
+from attnrec_dist.prepare import cleaning, statements
 from attnrec_dist.prepare.config import PrepareConfig
-from attnrec_dist.prepare.engine import DuckEngine
+from attnrec_dist.prepare.config.sections import moment
+from attnrec_dist.prepare.engines.duckdb import DuckEngine
 from attnrec_dist.prepare.report import KEPT, day
-from attnrec_dist.prepare.sections import moment
-from attnrec_dist.timestamps import seconds
+from attnrec_dist.times.timestamps import seconds
 
 Progress = Callable[[str], None]
 MOST_CUT = 0.1  # share of the users; a log of clicks has a few such ties
@@ -23,7 +23,7 @@ def join_baskets(engine: DuckEngine, config: PrepareConfig, progress: Progress) 
     gap = config.baskets.gap
     if gap is None:
         return
-    engine.table("events", steps.joined_in_baskets(len(config.columns.numeric), seconds(gap)))
+    engine.table("events", statements.joined_in_baskets(len(config.columns.numeric), seconds(gap)))
     baskets = engine.row("SELECT count(*) FROM (SELECT DISTINCT u, us FROM events) AS a")[0]
     progress(f"baskets.gap {gap}: {count(engine):,} events in {baskets:,} baskets")
 
@@ -33,7 +33,7 @@ def drop_duplicates(engine: DuckEngine, config: PrepareConfig) -> int:
     if not config.filters.drop_duplicates:
         return 0
     before = count(engine)
-    engine.table("events", steps.distinct(len(config.columns.numeric)))
+    engine.table("events", statements.distinct(len(config.columns.numeric)))
     return before - count(engine)
 
 
@@ -44,13 +44,13 @@ def filter_and_split(engine: DuckEngine, config: PrepareConfig, left_out: dict[s
         choose(engine, config, "true", left_out, progress)
         kind, last = config.split.kind, config.split.last
         split = Split(kind=kind, train_end=None, valid_end=None, last=last)
-        engine.table("events", steps.split_by_user(len(config.columns.numeric), last, by_basket=kind == "leave_last_basket"))
+        engine.table("events", statements.split_by_user(len(config.columns.numeric), last, by_basket=kind == "leave_last_basket"))
         if kind == "leave_one_out" and config.split.ties == "refuse":
             check_ties(engine)
     else:
         split = cut_times(engine, config)
-        engine.table("events", steps.split_in_time(split.train_end or 0, split.valid_end or 0))
-        choose(engine, config, f"part = {steps.TRAIN}", left_out, progress)
+        engine.table("events", statements.split_in_time(split.train_end or 0, split.valid_end or 0))
+        choose(engine, config, f"part = {statements.TRAIN}", left_out, progress)
     left_out[KEPT] = count(engine)
     check_parts(engine, config, split)
     return split
@@ -59,7 +59,7 @@ def filter_and_split(engine: DuckEngine, config: PrepareConfig, left_out: dict[s
 def check_ties(engine: DuckEngine) -> None:
     """Raises InputError where leave_one_out cut the baskets of MOST_CUT of the users: the rest of what is asked for would be
     trained on."""
-    cut, users = engine.row(steps.users_with_cut_baskets())
+    cut, users = engine.row(statements.users_with_cut_baskets())
     if cut >= max(1, MOST_CUT * users):
         raise InputError(
             f"split.kind: leave_one_out holds out single events, but those of {cut:,} of {users:,} users share their time with "
@@ -72,7 +72,7 @@ def choose(engine: DuckEngine, config: PrepareConfig, among: str, left_out: dict
     """Leaves out users with too many events, then what has too few; `among`: SQL of the events that are counted for it."""
     before = count(engine)
     if config.filters.max_user_events is not None:
-        engine.table("events", steps.of_usual_users(config.filters, among))
+        engine.table("events", statements.of_usual_users(config.filters, among))
     usual = count(engine)
     keep_core(engine, config, among, progress)
     left_out |= {"above max_user_events": before - usual, cleaning.REASONS[-1]: usual - count(engine)}
@@ -91,7 +91,7 @@ def cut_times(engine: DuckEngine, config: PrepareConfig) -> Split:
     beyond = engine.row("SELECT max(us) // 1000000 + 1 FROM events")[0]
     train, validation = (Fraction(str(share)) for share in (asked.train, asked.validation))  # so that .7 + .2 is .9 + 0
     positions = (round(train * total), round((train + validation) * total))
-    cuts = [engine.row(steps.second_at(position))[0] for position in positions]
+    cuts = [engine.row(statements.second_at(position))[0] for position in positions]
     train_end, valid_end = (beyond if cut is None else cut for cut in cuts)
     return Split(kind="time", train_end=train_end, valid_end=valid_end)
 
@@ -104,19 +104,19 @@ def keep_core(engine: DuckEngine, config: PrepareConfig, among: str, progress: P
     engine.table("core_items", f"SELECT DISTINCT i FROM events WHERE {among}")
     previous: tuple[int, ...] = ()
     for rounds in range(1, 10_000):
-        engine.table("core_users", steps.core_users(filters, among))
-        engine.table("core_items", steps.core_items(filters, among))
+        engine.table("core_users", statements.core_users(filters, among))
+        engine.table("core_items", statements.core_items(filters, among))
         sizes = engine.row("SELECT (SELECT count(*) FROM core_users), (SELECT count(*) FROM core_items)")
         if sizes == previous:
             progress(f"{sizes[0]:,} users and {sizes[1]:,} items have enough events, after {rounds} rounds of leaving out")
             break
         previous = sizes
-    engine.table("events", steps.in_core(among))
+    engine.table("events", statements.in_core(among))
 
 
 def check_parts(engine: DuckEngine, config: PrepareConfig, split: Split) -> None:
     """Raises InputError when nothing is left to train on."""
-    total, train = engine.row(f"SELECT count(*), count(*) FILTER (WHERE part = {steps.TRAIN}) FROM events")
+    total, train = engine.row(f"SELECT count(*), count(*) FILTER (WHERE part = {statements.TRAIN}) FROM events")
     if train:
         return
     core = f"min_item_events {config.filters.min_item_events} and min_user_events {config.filters.min_user_events}"

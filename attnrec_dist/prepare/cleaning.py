@@ -1,19 +1,19 @@
 """What a row must be: each value read from text, and the first reason, if any, that rules the row out.
 
 Numbers and times are matched by a regular expression before they are cast, because engines differ in what a cast takes
-(" 12", "12.5" as an integer, overflow). Times (timestamps.py) are kept to the microsecond until the rows are in order.
+(" 12", "12.5" as an integer, overflow). Times (times/timestamps.py) are kept to the microsecond until the rows are in order.
 """
 
 from __future__ import annotations
 
-from attnrec_dist.prepare.choice_config import ID_LISTS, Bounds
 from attnrec_dist.prepare.config import PrepareConfig
-from attnrec_dist.prepare.input_sections import LINE_FORMATS
-from attnrec_dist.prepare.joined import UNMATCHED
-from attnrec_dist.prepare.reading import DAMAGED
-from attnrec_dist.prepare.sections import EventColumn, TimestampColumn, moment
+from attnrec_dist.prepare.config.choice import ID_LISTS, Bounds
+from attnrec_dist.prepare.config.input_sections import LINE_FORMATS
+from attnrec_dist.prepare.config.sections import EventColumn, TimestampColumn, moment
+from attnrec_dist.prepare.reading.columns import DAMAGED
+from attnrec_dist.prepare.reading.joined import UNMATCHED
 from attnrec_dist.prepare.sql import NUMBER, text, with_point
-from attnrec_dist.timestamps import form, microseconds
+from attnrec_dist.times.timestamps import form, microseconds
 
 # Key of filters: reason.
 LISTED = {key: f"{'not ' if key.startswith('keep') else ''}in filters.{key}" for key in ID_LISTS}

@@ -9,15 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from attnrec_dist.errors import ConfigError, InputError
-from attnrec_dist.prepare import lines, reading
-from attnrec_dist.prepare.choice_config import ID_LISTS, IdsFile
 from attnrec_dist.prepare.config import PrepareConfig
-from attnrec_dist.prepare.engine import DuckEngine
-from attnrec_dist.prepare.files import find_files, suffixes_of
-from attnrec_dist.prepare.findings import shown
-from attnrec_dist.prepare.reading import Source
-from attnrec_dist.prepare.text_files import TextFormat
-from attnrec_dist.prepare.wanted import require_columns
+from attnrec_dist.prepare.config.choice import ID_LISTS, IdsFile
+from attnrec_dist.prepare.engines.duckdb import DuckEngine
+from attnrec_dist.prepare.findings.find import shown
+from attnrec_dist.prepare.reading import columns, lines
+from attnrec_dist.prepare.reading.columns import Source
+from attnrec_dist.prepare.reading.files import find_files, suffixes_of
+from attnrec_dist.prepare.reading.text_files import TextFormat
+from attnrec_dist.prepare.reading.wanted import require_columns
 
 
 def open_lists(config: PrepareConfig, base_dir: Path) -> dict[str, list[Source]]:
@@ -29,28 +29,28 @@ def open_lists(config: PrepareConfig, base_dir: Path) -> dict[str, list[Source]]
 def _opened(ids: IdsFile, base_dir: Path, where: str) -> list[Source]:
     files = find_files([ids.file], base_dir, where)
     path = next(iter(files))
-    is_table = suffixes_of(path)[0] in reading.FORMATS
+    is_table = suffixes_of(path)[0] in columns.FORMATS
     if is_table and ids.column is None:
         raise ConfigError(f"{where}: {path} is a table; name the column of the ids: {{file: {ids.file}, column: ...}}")
     if not is_table and ids.column is not None:
         raise ConfigError(f"{where}.column: {path} is not named as a csv, tsv or parquet file, so an id a line; leave it out")
-    sources = reading.inspect(files, "auto" if is_table else "pairs", TextFormat(delimiter=ids.delimiter, where=where))
+    sources = columns.inspect(files, "auto" if is_table else "pairs", TextFormat(delimiter=ids.delimiter, where=where))
     if ids.column is None:
         return sources
     require_columns(sources, {f"{where}.column": ids.column})
-    return reading.verified(sources, [ids.column])
+    return columns.verified(sources, [ids.column])
 
 
 def load(engine: DuckEngine, config: PrepareConfig, lists: dict[str, list[Source]], copies: Path) -> None:
     """The tables. Raises InputError for a list without an id."""
     for key, found in lists.items():
-        sources = reading.readable(found, copies / key)
-        with reading.reading(sources):
+        sources = columns.readable(found, copies / key)
+        with columns.reading(sources):
             if sources[0].is_lines:
                 engine.load("id_lines", lines.SCHEMA, lines.numbered(sources[0].files, sources[0].text))
                 ids = "SELECT ltrim(text, '\ufeff') AS id FROM id_lines"  # Windows puts a byte order mark in front
             else:
-                ids = reading.rows_of(sources, {"id": getattr(config.filters, key).column})
+                ids = columns.rows_of(sources, {"id": getattr(config.filters, key).column})
             engine.table(key, f"SELECT DISTINCT id FROM ({ids}) AS a WHERE id IS NOT NULL AND id <> ''")
         if sources[0].is_lines:
             engine.drop("id_lines")

@@ -21,23 +21,26 @@ from typing import Literal
 
 from attnrec_dist.data.manifest import Manifest
 from attnrec_dist.errors import InputError
-from attnrec_dist.layout import counted
-from attnrec_dist.prepare import choice, cleaning, id_lists, lines, reading, steps, suspects, unnamed
-from attnrec_dist.prepare.config import PrepareConfig
-from attnrec_dist.prepare.engine import DuckEngine
-from attnrec_dist.prepare.examples_config import named_events
-from attnrec_dist.prepare.files import find_files
-from attnrec_dist.prepare.findings import LogFacts, told
-from attnrec_dist.prepare.joined import JoinedSource, load, name_in_other
-from attnrec_dist.prepare.misread import check_cells
-from attnrec_dist.prepare.ragged import RaggedRow
-from attnrec_dist.prepare.reading import Source
+from attnrec_dist.prepare import choice, cleaning, id_lists
+from attnrec_dist.prepare import statements as steps
+from attnrec_dist.prepare.config import PrepareConfig, named_events
+from attnrec_dist.prepare.config.sections import MAX_EVENT_TYPES, check_event_kinds
+from attnrec_dist.prepare.engines.duckdb import DuckEngine
+from attnrec_dist.prepare.findings import suspects, unnamed
+from attnrec_dist.prepare.findings.find import LogFacts, told
+from attnrec_dist.prepare.reading import columns as reading
+from attnrec_dist.prepare.reading import lines
+from attnrec_dist.prepare.reading.columns import Source
+from attnrec_dist.prepare.reading.files import find_files
+from attnrec_dist.prepare.reading.joined import JoinedSource, load, name_in_other
+from attnrec_dist.prepare.reading.misread import check_cells
+from attnrec_dist.prepare.reading.ragged import RaggedRow
+from attnrec_dist.prepare.reading.wanted import require_columns, united, with_later_fields
 from attnrec_dist.prepare.report import READ, check_times, check_usable, ragged_rows, summary
-from attnrec_dist.prepare.sections import MAX_EVENT_TYPES, check_event_kinds
-from attnrec_dist.prepare.wanted import require_columns, united, with_later_fields
-from attnrec_dist.prepare.workplace import workplace
+from attnrec_dist.prepare.staging import workplace
 from attnrec_dist.prepare.writing import Facts, Writer
-from attnrec_dist.timestamps import FORMS
+from attnrec_dist.terminal.layout import counted
+from attnrec_dist.times.timestamps import FORMS
 
 Progress = Callable[[str], None]
 

@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 
 from attnrec_dist.data.manifest import Manifest
 from attnrec_dist.errors import InputError
-from attnrec_dist.layout import counted, paragraph
 from attnrec_dist.prepare.cleaning import LISTED, REASONS, UNUSABLE, dated, number_columns, offenders, parsed, wanted_columns
 from attnrec_dist.prepare.config import PrepareConfig
-from attnrec_dist.prepare.lines import located
-from attnrec_dist.prepare.ragged import SHOWN
-from attnrec_dist.prepare.reading import PLACE, Source, rows_of
-from attnrec_dist.read_times import MOST_LOOKED_AT, advice
-from attnrec_dist.timestamps import doubt, mixture
+from attnrec_dist.prepare.reading.columns import PLACE, Source, rows_of
+from attnrec_dist.prepare.reading.lines import located
+from attnrec_dist.prepare.reading.ragged import SHOWN
+from attnrec_dist.terminal.layout import counted, paragraph
+from attnrec_dist.times.read_times import MOST_LOOKED_AT, advice
+from attnrec_dist.times.timestamps import doubt, mixture
 
 USUAL_TIMES = (int(datetime(1990, 1, 1, tzinfo=UTC).timestamp()), int(datetime(2101, 1, 1, tzinfo=UTC).timestamp()))
 READ, KEPT = "rows read", "events kept"

@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from attnrec_dist.data.manifest import DAILY, GRAPH, IN_BASKETS
-from attnrec_dist.prepare.engine import DuckEngine
-from attnrec_dist.prepare.finish import Fingerprint, ListFile
-from attnrec_dist.prepare.sections import GraphSection, StatisticsSection
-from attnrec_dist.prepare.steps import TRAIN, numbers
+from attnrec_dist.prepare.config.sections import GraphSection, StatisticsSection
+from attnrec_dist.prepare.engines.duckdb import DuckEngine
+from attnrec_dist.prepare.shard_writer import Fingerprint, ListFile
+from attnrec_dist.prepare.statements import TRAIN, numbers
 
 PIECE = 2**21  # pairs, or days of items, counted at a time: about 100 MB here, as much in the engine
 DAY = 86_400_000_000  # microseconds

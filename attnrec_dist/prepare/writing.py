@@ -10,25 +10,25 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from attnrec_dist.data.dataset import Shard
 from attnrec_dist.data.example_format import ExamplesSpec, FieldSpec
 from attnrec_dist.data.manifest import DAILY, FORMAT_VERSION, GRAPH, SEQUENCES, TABLES, Counts, Manifest, Split
-from attnrec_dist.data.shards import Shard
 from attnrec_dist.errors import FaultError
-from attnrec_dist.layout import counted
-from attnrec_dist.prepare import steps
+from attnrec_dist.prepare import statements
 from attnrec_dist.prepare.config import PrepareConfig
-from attnrec_dist.prepare.engine import DuckEngine
-from attnrec_dist.prepare.example_files import ExampleFiles
-from attnrec_dist.prepare.examples import ExampleMaker
-from attnrec_dist.prepare.findings import Finding
-from attnrec_dist.prepare.finish import Fingerprint, Tally, read_shard, record_of, write_shard
-from attnrec_dist.prepare.labels import Ends
-from attnrec_dist.prepare.reading import Source, reading, rows_of
-from attnrec_dist.prepare.sections import moment
+from attnrec_dist.prepare.config.sections import moment
+from attnrec_dist.prepare.engines.duckdb import DuckEngine
+from attnrec_dist.prepare.examples.build import ExampleMaker
+from attnrec_dist.prepare.examples.files import ExampleFiles
+from attnrec_dist.prepare.examples.labels import Ends
+from attnrec_dist.prepare.findings.find import Finding
+from attnrec_dist.prepare.findings.suspects import unmatched
+from attnrec_dist.prepare.reading.columns import Source, reading, rows_of
+from attnrec_dist.prepare.shard_writer import Fingerprint, Tally, read_shard, record_of, write_shard
 from attnrec_dist.prepare.sql import identifier
+from attnrec_dist.prepare.staging import Workplace
 from attnrec_dist.prepare.statistics import Statistics
-from attnrec_dist.prepare.suspects import unmatched
-from attnrec_dist.prepare.workplace import Workplace
+from attnrec_dist.terminal.layout import counted
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Writer:
         """Before the sequences, too."""
         zone = self.config.columns.timestamp.time_zone
         end = self.config.input.end
-        last = self.engine.row(f"SELECT max({steps.SECOND}) FROM events")[0]
+        last = self.engine.row(f"SELECT max({statements.SECOND}) FROM events")[0]
         split = facts.split
         ends = Ends(split.train_end or 0, split.valid_end or 0, moment(end, zone) if end else last + 1)
         maker = ExampleMaker(self.engine, self.config, facts.event_types, ends)
@@ -135,7 +135,7 @@ class Writer:
         wanted = -(-events // self.config.output.events_per_shard)
         per_shard = -(-users // wanted)
         parts = self.place.scratch / "rows"
-        self.engine.write_partitions(steps.sharded(len(self.config.columns.numeric), per_shard), parts, "shard")
+        self.engine.write_partitions(statements.sharded(len(self.config.columns.numeric), per_shard), parts, "shard")
         self.engine.drop("events")
         tally, shards = Tally(), []
         for index in range(-(-users // per_shard)):
@@ -163,10 +163,10 @@ class Writer:
             known = f"SELECT id FROM item_texts WHERE id IS NOT NULL AND {identifier(shown)} IS NOT NULL"
             self.findings += unmatched(self.engine, "item", known, f"have a {shown}")
         shape = [("index", pa.int32()), ("id", pa.string()), ("count", pa.int64()), *((name, pa.string()) for name in names)]
-        return self._table(TABLES[0], steps.item_texts(names), pa.schema(shape))
+        return self._table(TABLES[0], statements.item_texts(names), pa.schema(shape))
 
     def _users(self) -> Shard:
-        return self._table(TABLES[1], steps.user_ids(), pa.schema([("index", pa.int64()), ("id", pa.string())]))
+        return self._table(TABLES[1], statements.user_ids(), pa.schema([("index", pa.int64()), ("id", pa.string())]))
 
     def _table(self, name: str, query: str, shape: pa.Schema) -> Shard:
         """A Parquet file of an ordered query whose first column counts from 0. index, id and count go into the fingerprint."""

@@ -14,16 +14,16 @@ import datasets  # noqa: F401  which the data set is read with, imported when on
 import protocol
 import torch
 
-from attnrec_dist.data.views import find_views
+from attnrec_dist.data.eval_cases import find_views
 from attnrec_dist.engine import train as engine
-from attnrec_dist.engine.join import join
+from attnrec_dist.engine.config import RunConfig, load_run_config, run_config_class
 from attnrec_dist.engine.preemption import StopRequest
 from attnrec_dist.engine.run import Run, start, watchdog_of
-from attnrec_dist.engine.saving import Saver
+from attnrec_dist.engine.saver import Saver
 from attnrec_dist.evaluation.evaluate import evaluate
-from attnrec_dist.run_config import RunConfig, load_run_config, run_config_class
 from attnrec_dist.run_dir import RunDir
 from attnrec_dist.settings import build
+from attnrec_dist.strategies.launch import join
 
 
 def main() -> None:

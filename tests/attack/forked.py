@@ -49,20 +49,6 @@ def preload() -> None:
     import torch.utils.data  # noqa: F401
     from accelerate import Accelerator  # noqa: F401
 
-    import attnrec_dist.cli
-    import attnrec_dist.data.inspect
-    import attnrec_dist.engine.compare_runs
-    import attnrec_dist.engine.evaluate_run
-    import attnrec_dist.engine.explain_run
-    import attnrec_dist.engine.job
-    import attnrec_dist.engine.refit
-    import attnrec_dist.engine.replay
-    import attnrec_dist.evaluation.data_plots
-    import attnrec_dist.evaluation.plots
-    import attnrec_dist.inference.recommend
-    import attnrec_dist.prepare.pipeline
-    import attnrec_dist.run_config  # noqa: F401
-
     gc.collect()
     gc.freeze()  # the collector leaves shared pages alone
 

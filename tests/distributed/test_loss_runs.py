@@ -13,9 +13,9 @@ from launching import Trial
 from test_worlds import ONE_MICRO_BATCH, assert_close, samples
 from tiny_shop import Shop, attnrec_in_process
 
-from attnrec_dist.data.shards import DataSet
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.data.windows import open_index
-from attnrec_dist.run_config import load_run_config
+from attnrec_dist.engine.config import load_run_config
 
 pytestmark = pytest.mark.distributed
 LOSSES = {

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from attnrec_dist.checkpoints.optimizer_state import part_tensors
 from attnrec_dist.distributed import World
-from attnrec_dist.engine.join import Job
-from attnrec_dist.engine.parts import part_tensors
-from attnrec_dist.engine.precision import Precision
-from attnrec_dist.engine.strategy import Single
+from attnrec_dist.strategies.base import Single
+from attnrec_dist.strategies.launch import Job
+from attnrec_dist.strategies.precision import Precision
 
 
 def alone(module: nn.Module, optimizer: torch.optim.Optimizer, precision: str = "fp32") -> Single:

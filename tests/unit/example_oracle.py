@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from prepare_helpers import contents
 
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.data.example_format import EXAMPLE_PARTS
 from attnrec_dist.data.examples import ExampleSet
-from attnrec_dist.data.shards import DataSet
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 STAND_IN = -1.0

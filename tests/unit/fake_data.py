@@ -15,8 +15,8 @@ import hypothesis.strategies as st
 import numpy as np
 
 from attnrec_dist.data.config import DataConfig
+from attnrec_dist.data.dataset import Rows
 from attnrec_dist.data.manifest import Split
-from attnrec_dist.data.shards import Rows
 
 NUM_ITEMS = 6  # items 6 and 7 are cold: later parts show them, the training part never
 EVENT_TYPES = ["view", "cart", "buy"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from attnrec_dist.batch import Needs, SequenceBatch
-from attnrec_dist.data.evidence import EvidenceFinder
+from attnrec_dist.data.expert_features import EvidenceFinder
 from attnrec_dist.data.statistics import DailyCounts, ItemGraph
 
 

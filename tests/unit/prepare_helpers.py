@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from attnrec_dist.data.shards import DataSet
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.pipeline import prepare
 from attnrec_dist.settings import build
-from attnrec_dist.stored import sealed
+from attnrec_dist.storage.stored import sealed
 
 COLUMNS = ["user", "item", "time", "event", "quantity"]
 

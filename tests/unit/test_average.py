@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
 
-from attnrec_dist.engine import checkpoint
-from attnrec_dist.engine.average import averaged, update_average
-from attnrec_dist.engine.checkpoint import Progress
-from attnrec_dist.engine.optim import OptimizerConfig, make_optimizer
+from attnrec_dist.checkpoints import checkpoint
+from attnrec_dist.checkpoints.checkpoint import Progress
+from attnrec_dist.engine.optimizer import OptimizerConfig, make_optimizer
 from attnrec_dist.run_dir import AVERAGE_FILE, OBJECTIVE_FILE, RunDir, read_weights
+from attnrec_dist.strategies.ema import averaged, update_average
 
 
 def tiny() -> tuple[nn.Module, torch.optim.Optimizer]:

@@ -24,7 +24,7 @@ from attnrec_dist.evaluation.baselines import (
     tune,
 )
 from attnrec_dist.evaluation.metrics import mean, per_view
-from attnrec_dist.evaluation.ranking import ranks
+from attnrec_dist.evaluation.ranks import ranks
 
 NOW = 100 * DAY
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,12 +12,12 @@ from fake_data import NUM_ITEMS, FakeData, Row
 from hypothesis import given, settings
 
 from attnrec_dist.data.config import DataConfig
-from attnrec_dist.data.shards import DataSet
-from attnrec_dist.data.views import find_views
+from attnrec_dist.data.dataset import DataSet
+from attnrec_dist.data.eval_cases import find_views
+from attnrec_dist.engine.config import load_run_config
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.pipeline import prepare
-from attnrec_dist.run_config import load_run_config
 from attnrec_dist.settings import build
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))

@@ -15,11 +15,11 @@ from strategies import EVENT_TYPES, batches, make_batch, row_sizes, take_rows
 from tiny_shop import attnrec_in_process
 
 from attnrec_dist.batch import DataSpec
+from attnrec_dist.engine.config import load_run_config
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.models import build_model, model_config_class
 from attnrec_dist.ops.low_pass import kernel, low_pass
 from attnrec_dist.ops.packed import Layout, pool_baskets
-from attnrec_dist.run_config import load_run_config
 from attnrec_dist.settings import build
 
 V, L = 30, 40

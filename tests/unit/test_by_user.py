@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
-from attnrec_dist.evaluation import compare
-from attnrec_dist.evaluation.by_user import Sums, mean_of, ratio
+from attnrec_dist.comparison.classification import CLASSIFIED, Scored
+from attnrec_dist.evaluation import significance
 from attnrec_dist.evaluation.classification import BINS, METRICS, Predicted
-from attnrec_dist.evaluation.classified import CLASSIFIED, Scored
-from attnrec_dist.evaluation.compare import difference, holm, mcnemar, paired_difference
+from attnrec_dist.evaluation.significance import difference, holm, mcnemar, paired_difference
+from attnrec_dist.evaluation.user_metrics import Sums, mean_of, ratio
 
 ALL = sorted(CLASSIFIED)
 
@@ -121,7 +121,7 @@ def test_many_users_need_no_resampling(monkeypatch, name):
     b = Scored(a.positive, np.clip(a.probability + noise, 0.001, 0.999), a.users, a.num_users, 0.4)
     one, other = CLASSIFIED[name](a), CLASSIFIED[name](b)
     resampled = difference(one, other, resamples=2_000)
-    monkeypatch.setattr(compare, "RESAMPLED_VIEWS", 1_000)
+    monkeypatch.setattr(significance, "RESAMPLED_VIEWS", 1_000)
     normal = difference(one, other)
     width = resampled.high - resampled.low
     slack = 0.3 if name == "ece" else 0.1  # its bootstrap is biased upwards for both

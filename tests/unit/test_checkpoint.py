@@ -17,15 +17,15 @@ import torch
 from alone import alone
 from torch import nn
 
-from attnrec_dist.engine import checkpoint
-from attnrec_dist.engine.checkpoint import Progress
-from attnrec_dist.engine.optim import OptimizerConfig, make_optimizer
+from attnrec_dist.checkpoints import checkpoint
+from attnrec_dist.checkpoints.checkpoint import Progress
+from attnrec_dist.engine.config import run_config_class
+from attnrec_dist.engine.optimizer import OptimizerConfig, make_optimizer
 from attnrec_dist.engine.run import FREE_KEYS, FREE_SECTIONS
 from attnrec_dist.errors import CheckpointError, DamagedError, StorageError
-from attnrec_dist.run_config import run_config_class
 from attnrec_dist.run_dir import MARKER, RunDir, read_weights, verify
 from attnrec_dist.settings import iterate_keys
-from attnrec_dist.stored import sealed, sha256_of
+from attnrec_dist.storage.stored import sealed, sha256_of
 
 IDENTITY = {"data fingerprint": "f" * 64, "model": "sasrec"}
 DOC = Path(__file__).parents[2] / "docs" / "resume.md"

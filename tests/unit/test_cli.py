@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import platform
@@ -18,14 +19,16 @@ from tiny_shop import Shop, write_shop
 
 from attnrec_dist import load
 from attnrec_dist.cli import main, make_parser
+from attnrec_dist.commands import all_commands, plot
+from attnrec_dist.engine.config import load_run_config
 from attnrec_dist.errors import ExitCode
-from attnrec_dist.help import EXAMPLES, KEYS
 from attnrec_dist.prepare.config import PrepareConfig
-from attnrec_dist.run_config import load_run_config
 from attnrec_dist.settings import describe, iterate_keys, take_overrides
 
 HEAVY = ["torch", "datasets", "accelerate", "duckdb", "pyarrow", "numpy", "pandas", "matplotlib", "safetensors"]
 COMMANDS = sorted(make_parser()._subparsers._group_actions[0].choices)
+EXAMPLES = {command.name: command.example for command in all_commands()}
+MAIN_KEYS = {command.name: command.main_keys for command in all_commands() if command.main_keys}
 
 
 # Help
@@ -67,7 +70,7 @@ def test_short_help_repeats_what_the_sections_say_of_their_keys(shop):
     sections = {"prepare": PrepareConfig, "train": type(load_run_config(shop.run_yaml, {}))}
     sections["evaluate"] = sections["train"]
     for command, section in sections.items():
-        lines = [line for line in KEYS[command].splitlines() if line]
+        lines = [line for line in MAIN_KEYS[command].splitlines() if line]
         assert len(lines) <= 2 * 10
         for key, meaning in zip(lines[::2], lines[1::2], strict=True):
             assert f"{key}\n{meaning}\n" in describe(section) + "\n"
@@ -501,7 +504,7 @@ def test_an_interrupt_is_no_traceback(monkeypatch, capsys):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("attnrec_dist.cli.plot_command", interrupt)
+    monkeypatch.setattr(plot, "COMMAND", dataclasses.replace(plot.COMMAND, run=interrupt))
     assert main(["plot", "x"]) == 130
     assert capsys.readouterr().err == "attnrec: interrupted\n"
 

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from attnrec_dist.errors import DataError
-from attnrec_dist.evaluation import compare
-from attnrec_dist.evaluation.compare import paired_difference
+from attnrec_dist.evaluation import significance
+from attnrec_dist.evaluation.significance import paired_difference
 
 
 def sample(views, shift, seed=0):
@@ -60,7 +60,7 @@ def test_the_seed_decides_and_memory_does_not(monkeypatch):
     first = paired_difference(a, b, seed=1, resamples=500)
     assert first == paired_difference(a, b, seed=1, resamples=500)
     assert first != paired_difference(a, b, seed=2, resamples=500)
-    monkeypatch.setattr(compare, "CHUNK", 700)
+    monkeypatch.setattr(significance, "CHUNK", 700)
     assert first == paired_difference(a, b, seed=1, resamples=500)
 
 
@@ -91,7 +91,7 @@ def test_nothing_to_compare():
 def test_many_views_need_no_resampling(monkeypatch, shift):
     a, b = sample(5_000, shift)
     resampled = paired_difference(a, b, resamples=10_000)
-    monkeypatch.setattr(compare, "RESAMPLED_VIEWS", 4_999)
+    monkeypatch.setattr(significance, "RESAMPLED_VIEWS", 4_999)
     normal = paired_difference(a, b)
     width = resampled.high - resampled.low
     assert normal.difference == resampled.difference

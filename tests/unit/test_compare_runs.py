@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_shop import attnrec_in_process, write_shop
 
-from attnrec_dist.engine import compare_runs
-from attnrec_dist.engine.identity import stored_identity
-from attnrec_dist.evaluation import compare, verdict
-from attnrec_dist.evaluation.by_user import mean_of
-from attnrec_dist.evaluation.compare import Difference, paired_difference
-from attnrec_dist.evaluation.forest_plot import forest
-from attnrec_dist.evaluation.verdict import Judged, Verdict, judge, sentence, to_json, told
+from attnrec_dist.comparison import report
+from attnrec_dist.comparison import run as compare_runs
+from attnrec_dist.comparison.forest_plot import forest
+from attnrec_dist.comparison.report import Judged, Verdict, judge, sentence, to_json, told
+from attnrec_dist.evaluation import significance
+from attnrec_dist.evaluation.significance import Difference, paired_difference
+from attnrec_dist.evaluation.user_metrics import mean_of
+from attnrec_dist.inference.provenance import stored_identity
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def rivals(trained, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("module", [compare, verdict, compare_runs], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [significance, report, compare_runs], ids=lambda module: module.__name__)
 def test_examples_in_the_docstrings(module):
     assert doctest.testmod(module).failed == 0
 
@@ -66,7 +67,7 @@ def test_three_runs_and_four_columns_are_corrected_together(attnrec, rivals, tmp
     assert len(found) == 3 * (4 + 2)
     assert {each["metric"] for each in found} >= {"period/new/recall@3", "next_basket/all/ndcg@5"}
     p = [each["difference"]["p"] for each in found]
-    assert [each["p_holm"] for each in found] == compare.holm(p)
+    assert [each["p_holm"] for each in found] == significance.holm(p)
     assert done.out.count("by Holm over 18") == 18
 
 
@@ -168,7 +169,7 @@ def test_a_table_marks_the_best_and_reads_back(tmp_path):
     }
     found = judge(metrics, lower=["label/log_loss"])
     values = {run: {metric: of[run].value for metric, of in metrics.items()} for run in "AB"}
-    whole = Verdict({"split": "test"}, {"A": {}, "B": {}}, values, found, {"B - A, label": compare.McNemar(3, 2, 1.0, True)})
+    whole = Verdict({"split": "test"}, {"A": {}, "B": {}}, values, found, {"B - A, label": significance.McNemar(3, 2, 1.0, True)})
     lines = told(whole).splitlines()
     assert lines[1].endswith(f"{values['B']['label/auc']:.4f}*")
     assert f"{values['A']['label/log_loss']:.4f}*" in lines[2]

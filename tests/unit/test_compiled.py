@@ -1,4 +1,4 @@
-"""train.compile: what is compiled, and what is refused before any work."""
+"""train.compile: what is compile, and what is refused before any work."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ranking_batches import SPEC
 from torch import nn
 
 from attnrec_dist.distributed import World
-from attnrec_dist.engine import compiled
-from attnrec_dist.engine.compiled import compile_model
-from attnrec_dist.engine.join import Asked, Job
-from attnrec_dist.engine.precision import Precision
+from attnrec_dist.engine import compile
+from attnrec_dist.engine.compile import compile_model
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.models import build_model, model_config_class
-from attnrec_dist.models.layers import Block, BlockShape
+from attnrec_dist.models.layers.transformer import Block, BlockShape
 from attnrec_dist.settings import build
+from attnrec_dist.strategies.launch import Asked, Job
+from attnrec_dist.strategies.precision import Precision
 
 CPU = torch.device("cpu")
 
@@ -66,6 +66,6 @@ def test_deepspeed():
 
 
 def test_a_machine_without_a_compiler(monkeypatch):
-    monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
+    monkeypatch.setattr(compile.shutil, "which", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler, .* none of g\+\+, clang\+\+ is there"):
         compile_model(nn.Linear(1, 1), job())

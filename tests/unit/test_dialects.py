@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from prepare_helpers import config_of, contents
 
-from attnrec_dist.data.shards import DataSet
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.errors import ConfigError, InputError
-from attnrec_dist.prepare.encodings import likely
 from attnrec_dist.prepare.pipeline import prepare
+from attnrec_dist.prepare.reading.encodings import likely
 from attnrec_dist.settings import parse_overrides
 
 ITEMS = ["Käse", "Größe", "Brot", "商品", "Öl"]

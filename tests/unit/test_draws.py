@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from strategies import make_batch
 
-from attnrec_dist.data.keys import add_keys
+from attnrec_dist.data.draw_keys import add_keys
 from attnrec_dist.data.order import Order, derive_key
 from attnrec_dist.ops.draws import ItemSampler, alias_table, combine, mix, uniforms
 

@@ -15,10 +15,10 @@ import yaml
 
 from attnrec_dist.distributed import set_up_memory
 from attnrec_dist.engine import job, train
-from attnrec_dist.engine.environment import commit_of
-from attnrec_dist.engine.join import join
 from attnrec_dist.errors import ConfigError, StorageError
+from attnrec_dist.monitoring.environment import commit_of
 from attnrec_dist.run_dir import RunDir
+from attnrec_dist.strategies.launch import join
 
 
 def test_each_job_leaves_a_line_of_what_it_ran_on(attnrec, trained, tmp_path):

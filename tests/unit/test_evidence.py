@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from strategies import batches, change_tokens, make_batch, shuffle_inside_baskets, take_rows
 
 from attnrec_dist.batch import Needs
-from attnrec_dist.data.evidence import EvidenceFinder
+from attnrec_dist.data.expert_features import EvidenceFinder
 from attnrec_dist.ops.edges import row_sums
 from attnrec_dist.ops.packed import Layout
 

@@ -11,13 +11,13 @@ import pytest
 from prepare_helpers import edit_manifest, flip_byte
 from tiny_examples import WORDS, add_examples
 
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.data.example_format import EXAMPLE_PARTS, FIELD_PREFIX, LABEL_PREFIX
 from attnrec_dist.data.examples import ExampleSet
-from attnrec_dist.data.inspect import inspect
-from attnrec_dist.data.shards import DataSet
 from attnrec_dist.errors import ConfigError, DataError, FaultError
-from attnrec_dist.evaluation.data_report import report
-from attnrec_dist.prepare import example_files
+from attnrec_dist.inspection.report import report
+from attnrec_dist.inspection.scan import inspect
+from attnrec_dist.prepare.examples import files
 
 
 @pytest.fixture
@@ -31,8 +31,8 @@ def everything(part):
 
 
 def test_examples_are_read_back_in_any_order(folder, monkeypatch):
-    monkeypatch.setattr(example_files, "ROWS_PER_BATCH", 16)
-    monkeypatch.setattr(example_files, "BATCHES_PER_SHARD", 2)
+    monkeypatch.setattr(files, "ROWS_PER_BATCH", 16)
+    monkeypatch.setattr(files, "BATCHES_PER_SHARD", 2)
     data = add_examples(folder, tasks=("label", "cart"))
     assert len(data.manifest.examples.shards["train"]) > 2
     for name in EXAMPLE_PARTS:
@@ -58,7 +58,7 @@ def test_examples_are_read_back_in_any_order(folder, monkeypatch):
 
 
 def test_the_manifest_tells_counts_and_statistics_of_the_training_part(folder, monkeypatch):
-    monkeypatch.setattr(example_files, "ROWS_PER_BATCH", 16)
+    monkeypatch.setattr(files, "ROWS_PER_BATCH", 16)
     data = add_examples(folder, tasks=("label", "cart"))
     spec = data.manifest.examples
     for name in EXAMPLE_PARTS:
@@ -85,7 +85,7 @@ def test_the_manifest_tells_counts_and_statistics_of_the_training_part(folder, m
 def test_batches_leave_no_trace_but_values_do(folder, tmp_path, monkeypatch):
     copies = [shutil.copytree(folder, tmp_path / name) for name in "abc"]
     first = add_examples(copies[0]).manifest.fingerprint
-    monkeypatch.setattr(example_files, "ROWS_PER_BATCH", 16)
+    monkeypatch.setattr(files, "ROWS_PER_BATCH", 16)
     assert add_examples(copies[1]).manifest.fingerprint == first
     assert add_examples(copies[2], seed=1).manifest.fingerprint != first
 
@@ -134,7 +134,7 @@ def test_inspect_finds_examples_that_are_not_as_promised(folder, column, value, 
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     spec = data.manifest.examples
-    shards = {**spec.shards, "train": [example_files.record_of(file, record.rows)]}
+    shards = {**spec.shards, "train": [files.record_of(file, record.rows)]}
     changed = data.manifest.model_copy(update={"examples": spec.model_copy(update={"shards": shards})})
     edit_manifest(folder, **changed.model_dump(mode="json"))
     with pytest.raises(DataError, match=what):
@@ -168,7 +168,7 @@ def test_a_data_set_without_examples_says_so(folder):
 def test_examples_out_of_order_are_a_fault(folder):
     data = add_examples(folder)
     batches = ExampleSet.open(data, "train")
-    shape = example_files.example_schema(batches.spec.tasks, batches.spec.fields)
-    wrong = example_files.pa.record_batch([batches.column(name)[::-1] for name in shape.names], schema=shape)
+    shape = files.example_schema(batches.spec.tasks, batches.spec.fields)
+    wrong = files.pa.record_batch([batches.column(name)[::-1] for name in shape.names], schema=shape)
     with pytest.raises(FaultError, match="out of order"):
-        list(example_files.in_order([wrong]))
+        list(files.in_order([wrong]))

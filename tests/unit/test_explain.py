@@ -16,15 +16,15 @@ from torch import nn
 
 from attnrec_dist.batch import DataSpec
 from attnrec_dist.data.examples import ExampleSet
-from attnrec_dist.engine.explain_run import of_customers, of_sample, sample
 from attnrec_dist.errors import ConfigError
-from attnrec_dist.evaluation import explanation_plots
-from attnrec_dist.evaluation.explanation import Picture, cases, chosen_to_show, mean_weights, segments, told, weights_by_event
-from attnrec_dist.evaluation.explanation_page import page
-from attnrec_dist.evaluation.explanation_plots import heat_map
-from attnrec_dist.evaluation.faithfulness import of_events, of_fields
-from attnrec_dist.inference import explain as explain_module
-from attnrec_dist.inference.explain import Words, batches, explain, moved_by_events, moved_by_fields
+from attnrec_dist.explanation import attribution as explain_module
+from attnrec_dist.explanation import heat_map as explanation_plots
+from attnrec_dist.explanation.attribution import Words, batches, explain, moved_by_events, moved_by_fields
+from attnrec_dist.explanation.faithfulness import of_events, of_fields
+from attnrec_dist.explanation.heat_map import heat_map
+from attnrec_dist.explanation.html import page
+from attnrec_dist.explanation.report import Picture, cases, chosen_to_show, mean_weights, segments, told, weights_by_event
+from attnrec_dist.explanation.run import of_customers, of_sample, sample
 from attnrec_dist.losses.binary import Binary, BinaryConfig
 from attnrec_dist.models.feature_attention import FeatureAttention, FeatureAttentionConfig
 from attnrec_dist.models.target_attention import TargetAttentionConfig, TargetAttentionModel

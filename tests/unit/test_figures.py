@@ -12,10 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from attnrec_dist.batch import DataSpec, SequenceBatch
 from attnrec_dist.data.loader import GlobalBatch
 from attnrec_dist.distributed import World
-from attnrec_dist.engine.figures import PARTS, Figures, Flops, peak_of
 from attnrec_dist.losses import build_loss, loss_config_class
 from attnrec_dist.models import build_model, model_config_class
 from attnrec_dist.models.base import RankingModel
+from attnrec_dist.monitoring.throughput import PARTS, Figures, Flops, peak_of
 from attnrec_dist.settings import build
 
 ITEMS, LENGTHS = 500, (70, 3, 41, 128)

@@ -19,15 +19,15 @@ from hypothesis import strategies as st
 from prepare_helpers import config_of, write_csv
 
 from attnrec_dist.cli import main
-from attnrec_dist.data.shards import DataSet
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.errors import ConfigError, InputError
-from attnrec_dist.prepare import findings, ids, unnamed
 from attnrec_dist.prepare.config import PrepareConfig
-from attnrec_dist.prepare.engine import DuckEngine
-from attnrec_dist.prepare.findings import MOST_SHOWN, Finding, told
+from attnrec_dist.prepare.config.sections import EngineSection
+from attnrec_dist.prepare.engines.duckdb import DuckEngine
+from attnrec_dist.prepare.findings import find, ids, unnamed
+from attnrec_dist.prepare.findings.find import MOST_SHOWN, Finding, told
+from attnrec_dist.prepare.findings.suspects import of_data_set
 from attnrec_dist.prepare.pipeline import prepare
-from attnrec_dist.prepare.sections import EngineSection
-from attnrec_dist.prepare.suspects import of_data_set
 from attnrec_dist.settings import build
 
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
@@ -556,5 +556,5 @@ def test_the_commands_end_with_them(tmp_path, capsys):
 
 
 def test_examples_in_docstrings():
-    for module in (findings, ids, unnamed):
+    for module in (find, ids, unnamed):
         assert doctest.testmod(module).failed == 0

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from attnrec_dist.data.blocks import StoredFile
 from attnrec_dist.data.gather import Gather, MappedFile
-from attnrec_dist.prepare.finish import record_of
+from attnrec_dist.prepare.shard_writer import record_of
 
 ROWS = st.lists(st.lists(st.integers(-5, 5), max_size=4), min_size=1, max_size=12)
 SCHEMA = pa.schema(

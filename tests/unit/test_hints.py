@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from attnrec_dist.hints import next_step
+from attnrec_dist.terminal.hints import next_step
 
 
 def hint(done) -> list[str]:
@@ -23,8 +23,8 @@ def test_every_hint_works_as_printed(attnrec, shop, tmp_path, monkeypatch):
     here = tmp_path / "my shop's"
     shutil.copytree(shop.path, here, ignore=shutil.ignore_patterns("data", "run"))
     monkeypatch.chdir(here)
-    monkeypatch.setattr("attnrec_dist.evaluation.data_plots.draw", lambda *_: None)  # pictures take their time
-    monkeypatch.setattr("attnrec_dist.engine.plot_run.curves", lambda *_: None)
+    monkeypatch.setattr("attnrec_dist.inspection.plots.draw", lambda *_: None)  # pictures take their time
+    monkeypatch.setattr("attnrec_dist.engine.plot.curves", lambda *_: None)
     tiny = ["--train.max_steps", "2", "--model.body.width", "8", "--evaluation.threads", "1"]
     words = hint(attnrec("prepare", "prepare.yaml", "--output", "my data"))
     assert words == ["inspect", "my data"]

@@ -19,15 +19,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prepare_helpers import contents, edit_manifest, flip_byte, run, write_csv
 
-from attnrec_dist.data import inspect as inspecting
-from attnrec_dist.data.inspect import BIN_PLACES, BIN_SECONDS, MOST_BINS, Histogram, Inspection, bins, inspect
+from attnrec_dist.data.dataset import DataSet, Rows
 from attnrec_dist.data.manifest import SEQUENCES
-from attnrec_dist.data.shards import DataSet, Rows
 from attnrec_dist.errors import DataError
-from attnrec_dist.evaluation import data_plots, data_report
-from attnrec_dist.evaluation.data_plots import draw
-from attnrec_dist.evaluation.data_report import report
-from attnrec_dist.prepare.finish import record_of, write_shard
+from attnrec_dist.inspection import plots as data_plots
+from attnrec_dist.inspection import report as data_report
+from attnrec_dist.inspection import scan as inspecting
+from attnrec_dist.inspection.plots import draw
+from attnrec_dist.inspection.report import report
+from attnrec_dist.inspection.scan import BIN_PLACES, BIN_SECONDS, MOST_BINS, Histogram, Inspection, bins, inspect
+from attnrec_dist.prepare.shard_writer import record_of, write_shard
 
 ALL = {"train": 1, "validation": 0, "test": 0}
 

@@ -12,10 +12,10 @@ from prepare_helpers import edit_manifest, flip_byte
 from tiny_shop import Shop, write_shop
 
 from attnrec_dist import load
-from attnrec_dist.data.shards import DataSet
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.errors import ExitCode
 from attnrec_dist.run_dir import MARKER, RunDir
-from attnrec_dist.stored import sealed
+from attnrec_dist.storage.stored import sealed
 
 
 @pytest.fixture

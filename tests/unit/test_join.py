@@ -11,9 +11,9 @@ import yaml
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
-from attnrec_dist.engine.join import Asked
-from attnrec_dist.engine.precision import Precision
 from attnrec_dist.errors import ConfigError
+from attnrec_dist.strategies.launch import Asked
+from attnrec_dist.strategies.precision import Precision
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 CPU = torch.device("cpu")

@@ -12,10 +12,10 @@ from sklearn import metrics as sk
 from tiny_examples import add_examples
 from tiny_shop import attnrec_in_process
 
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.data.examples import ExampleSet
-from attnrec_dist.data.shards import DataSet
-from attnrec_dist.engine import explain_run
-from attnrec_dist.evaluation.compare import mcnemar
+from attnrec_dist.evaluation.significance import mcnemar
+from attnrec_dist.explanation import run
 
 RUN = """\
 data: {path: DATA, max_length: 12}
@@ -99,7 +99,7 @@ def test_mistakes_are_told(attnrec, runs, trained):
 @pytest.fixture
 def no_picture(monkeypatch):
     """Drawing is looked at once; it takes longer than all the rest."""
-    monkeypatch.setattr(explain_run, "heat_map", lambda picture, png: None)
+    monkeypatch.setattr(run, "heat_map", lambda picture, png: None)
 
 
 def test_explain_writes_a_page_a_heat_map_and_text(attnrec, runs, tmp_path):

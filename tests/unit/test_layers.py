@@ -13,7 +13,7 @@ from strategies import make_batch, row_sizes
 from attnrec_dist.batch import BEGIN, DataSpec
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.models import build_model, model_config_class
-from attnrec_dist.models.layers import basket_before, month, weekday
+from attnrec_dist.models.layers.embedding import basket_before, month, weekday
 from attnrec_dist.settings import build
 
 moments = st.integers(-(2**31), 2**32)

@@ -9,20 +9,20 @@ import re
 import numpy as np
 import pytest
 
-from attnrec_dist import layout
+from attnrec_dist.comparison.report import Judged, Verdict, told
 from attnrec_dist.data.config import DataConfig
-from attnrec_dist.data.inspect import inspect
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.data.samples import WindowSamples
-from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.windows import build_index, open_index
 from attnrec_dist.engine import announce
-from attnrec_dist.evaluation.compare import Difference
-from attnrec_dist.evaluation.data_report import report
-from attnrec_dist.evaluation.verdict import Judged, Verdict, told
+from attnrec_dist.evaluation.significance import Difference
 from attnrec_dist.inference.histories import CustomerHistories
-from attnrec_dist.inference.recommend import Recommendation, described
-from attnrec_dist.layout import broken, named, paragraph, places, table
+from attnrec_dist.inspection.report import report
+from attnrec_dist.inspection.scan import inspect
 from attnrec_dist.prepare.report import summary
+from attnrec_dist.recommendation.recommend import Recommendation, described
+from attnrec_dist.terminal import layout
+from attnrec_dist.terminal.layout import broken, named, paragraph, places, table
 
 BIG = 123_456_789_012
 LONG = "2026-05-01_mixture-with-everything/seed-1_learning-rate-0.001"

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from attnrec_dist.data.config import DataConfig
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.data.loader import Share, Steps, batches, worker_errors
 from attnrec_dist.data.order import Order, samples
 from attnrec_dist.data.samples import WindowSamples
-from attnrec_dist.data.shards import DataSet
 from attnrec_dist.data.windows import build_index, open_index
 from attnrec_dist.errors import WorkerError
 

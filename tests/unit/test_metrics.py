@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.evaluation import metrics
 from attnrec_dist.evaluation.metrics import METRICS, mean, parse_metric, per_view
-from attnrec_dist.evaluation.ranking import ranks
+from attnrec_dist.evaluation.ranks import ranks
 
 RANX = {"recall": "recall", "precision": "precision", "hr": "hit_rate", "mrr": "mrr", "ndcg": "ndcg"}
 

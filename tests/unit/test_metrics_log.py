@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from attnrec_dist.engine.preemption import SIGNALS, StopRequest
-from attnrec_dist.engine.tracking import Metrics, ProgressBar
 from attnrec_dist.errors import FaultError, RunDirError, StopRequested, StorageError
+from attnrec_dist.monitoring.metrics_log import Metrics, ProgressBar
 
 
 def lines_of(path) -> list[dict]:
@@ -140,7 +140,7 @@ def test_a_full_disk_is_told(metrics):
 
 
 def test_without_a_terminal_progress_is_plain_lines(capsys, monkeypatch):
-    monkeypatch.setattr("attnrec_dist.engine.tracking.PLAIN_LINE_SECONDS", -1)
+    monkeypatch.setattr("attnrec_dist.monitoring.metrics_log.PLAIN_LINE_SECONDS", -1)
     with ProgressBar(first=10, total=20, active=True) as bar:
         bar.show(11, 2.5, targets=100)
         bar.say("hello")

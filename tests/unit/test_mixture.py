@@ -19,7 +19,8 @@ from strategies import make_batch, row_sizes
 from torch.func import functional_call
 
 from attnrec_dist.batch import PADDING, DataSpec
-from attnrec_dist.data import evidence
+from attnrec_dist.data import expert_features
+from attnrec_dist.engine.config import run_config_class
 from attnrec_dist.errors import ConfigError, DataError
 from attnrec_dist.losses import build_loss, loss_config_class
 from attnrec_dist.models import build_model, mixture, model_config_class
@@ -27,11 +28,10 @@ from attnrec_dist.models.experts import EXPERTS, SEQUENCE, QueryChunk
 from attnrec_dist.models.experts.base import AGES, AGOS, HALF_LIFE, PACE
 from attnrec_dist.models.experts.copy import CopyExpert, lookup_trend
 from attnrec_dist.models.experts.graph import OPEN, rising
-from attnrec_dist.models.experts.opinions import ELEMENTS_AT_ONCE, runs
+from attnrec_dist.models.experts.scoring import ELEMENTS_AT_ONCE, runs
 from attnrec_dist.models.experts.trend import TrendExpert
 from attnrec_dist.ops.item_table import ItemTable
 from attnrec_dist.ops.packed import Layout
-from attnrec_dist.run_config import run_config_class
 from attnrec_dist.settings import build
 
 ITEMS = 12
@@ -268,7 +268,7 @@ def test_the_rise_changes_no_training():
 @few
 def test_ranking_says_what_training_says_but_for_the_targets_own_basket(case):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evidence, "in_same_basket", lambda lookup, target, item: torch.zeros(len(target)).bool().numpy())
+        patch.setattr(expert_features, "in_same_basket", lambda lookup, target, item: torch.zeros(len(target)).bool().numpy())
         model, batch, _ = problem(*case)
     log_share, log_rest = model(batch).beside
     at = batch.target_query, batch.targets

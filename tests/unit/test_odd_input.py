@@ -3,6 +3,7 @@ streams that take nothing. In this process, so that a hundred of them take secon
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import io
 import os
@@ -17,12 +18,14 @@ import pytest
 import yaml
 from tiny_shop import PREPARE, RUN
 
-from attnrec_dist import cli, errors, fault_report, interrupts
+from attnrec_dist import errors
 from attnrec_dist.cli import main
+from attnrec_dist.commands import plot
+from attnrec_dist.engine.config import load_run_config
 from attnrec_dist.errors import ConfigError, ExitCode
-from attnrec_dist.run_config import load_run_config
-from attnrec_dist.terminal import Stream, forgiving_streams
-from attnrec_dist.yaml_text import MOST_BYTES, parse_yaml, read_yaml
+from attnrec_dist.storage.yaml_text import MOST_BYTES, parse_yaml, read_yaml
+from attnrec_dist.terminal import fault_report, interrupts
+from attnrec_dist.terminal.streams import Stream, forgiving_streams
 
 LAUGHS = "a0: &a0 [ha]\n" + "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(9))
 MERGED = "a0: &a0 {x: 1}\n" + "".join(f"a{n + 1}: &a{n + 1} {{<<: [{', '.join([f'*a{n}'] * 9)}]}}\n" for n in range(9))
@@ -227,7 +230,7 @@ def broken(monkeypatch, tmp_path):
             secret_of_a_customer = "u1, 1234 5678"  # noqa: F841  (locals are not told)
             raise error
 
-        monkeypatch.setattr("attnrec_dist.cli.plot_command", fail)
+        monkeypatch.setattr(plot, "COMMAND", dataclasses.replace(plot.COMMAND, run=fail))
 
     return of
 
@@ -324,8 +327,8 @@ def test_memory_that_ran_out_is_told_with_the_shells_limit(error, limit, broken,
 @pytest.mark.parametrize("limit", [2**31, -1])
 def test_training_and_preparing_without_memory_name_the_shells_limit_first(limit, monkeypatch, tmp_path):
     from attnrec_dist.engine.job import in_our_words
-    from attnrec_dist.prepare.engine import DuckEngine
-    from attnrec_dist.prepare.sections import EngineSection
+    from attnrec_dist.prepare.config.sections import EngineSection
+    from attnrec_dist.prepare.engines.duckdb import DuckEngine
 
     monkeypatch.setattr(errors.resource, "getrlimit", lambda which: (limit, limit))
     (tmp_path / "run.yaml").write_text(RUN)
@@ -370,7 +373,7 @@ def test_an_interrupt_that_a_library_swallowed_is_one(monkeypatch, tmp_path, cap
         os.kill(os.getpid(), signal.SIGINT)  # at once: a launcher passes on what the terminal has sent
         raise RecursionError("numpy")
 
-    monkeypatch.setattr(cli, "plot_command", swallow)
+    monkeypatch.setattr(plot, "COMMAND", dataclasses.replace(plot.COMMAND, run=swallow))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         interrupts.hear_interrupts()
@@ -379,7 +382,7 @@ def test_an_interrupt_that_a_library_swallowed_is_one(monkeypatch, tmp_path, cap
         signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "attnrec: interrupted\n"
     monkeypatch.setattr(interrupts, "AFTERMATH", 0.0)
-    monkeypatch.setattr(cli, "plot_command", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(plot, "COMMAND", dataclasses.replace(plot.COMMAND, run=lambda *arguments: 1 / 0))
     assert main(["plot", "x"]) == ExitCode.FAULT
 
 
@@ -419,7 +422,7 @@ def prints(monkeypatch: pytest.MonkeyPatch, done: list[str]) -> None:
         done.append("to the end")
         return 0
 
-    monkeypatch.setattr("attnrec_dist.cli.plot_command", show)
+    monkeypatch.setattr(plot, "COMMAND", dataclasses.replace(plot.COMMAND, run=show))
 
 
 @pytest.mark.parametrize(

@@ -15,16 +15,16 @@ from safetensors.torch import save_file
 from torch import nn
 
 from attnrec_dist.batch import DataSpec
-from attnrec_dist.engine.optim import (
+from attnrec_dist.checkpoints.optimizer_state import load_parts
+from attnrec_dist.engine.optimizer import (
     OptimizerConfig,
     learning_rate,
     make_optimizer,
     set_learning_rate,
 )
-from attnrec_dist.engine.parts import load_parts
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.models import MODELS, build_model, model_config_class
-from attnrec_dist.models.fields import NumericFields
+from attnrec_dist.models.layers.fields import NumericFields
 from attnrec_dist.ops.item_table import ItemTable
 from attnrec_dist.settings import build
 

@@ -14,9 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from attnrec_dist.engine import compare_runs, evaluate_run, explain_run, recommend_run
+from attnrec_dist.comparison import run as compare_runs
 from attnrec_dist.errors import ConfigError, StorageError
-from attnrec_dist.outputs import JSON, PICTURE, TABLE, check_output, replacing, table_writer, write_table
+from attnrec_dist.evaluation import run as evaluate_run
+from attnrec_dist.explanation import run as explain_run
+from attnrec_dist.recommendation import run as recommend_run
+from attnrec_dist.storage.outputs import JSON, PICTURE, TABLE, check_output, replacing, table_writer, write_table
 
 ROWS = [
     {"user": 'a "b", c', "rank": 1, "title": None, "score": 0.5, "shares": [("copy", 0.25), ("trend", 0.75)]},
@@ -155,7 +158,7 @@ def test_commands_look_before_they_work(trained, attnrec, tmp_path, monkeypatch,
     for module in (evaluate_run, compare_runs, explain_run, recommend_run):
         monkeypatch.setattr(module, "load_model", never)
     monkeypatch.setattr("attnrec_dist.engine.replay.reopen", never)
-    monkeypatch.setattr("attnrec_dist.data.inspect.inspect", never)
+    monkeypatch.setattr("attnrec_dist.inspection.scan.inspect", never)
     (tmp_path / "file").write_text("")
     target = tmp_path / "file" / name if command in ("explain", "recommend") else tmp_path / "no" / name
     runs = [trained.data] if command == "inspect" else [trained.run] * (2 if command == "compare" else 1)

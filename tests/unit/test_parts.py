@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from attnrec_dist.engine.optim import OptimizerConfig, make_optimizer
-from attnrec_dist.engine.parts import load_parts, part_name, part_tensors
-from attnrec_dist.engine.pieces import Piece, twin
+from attnrec_dist.checkpoints.optimizer_state import load_parts, part_name, part_tensors
+from attnrec_dist.engine.optimizer import OptimizerConfig, make_optimizer
 from attnrec_dist.errors import CheckpointError
+from attnrec_dist.strategies.shards import Piece, twin
 
 SHAPES = {"table": (7, 3), "bias": (5,), "one": (1, 1), "deep": (2, 3, 4)}
 

@@ -16,13 +16,15 @@ from matplotlib import font_manager
 from matplotlib.font_manager import FontEntry
 from matplotlib.text import Text
 
-from attnrec_dist.evaluation import explanation_plots, lettering, plots
-from attnrec_dist.evaluation.compare import Difference
-from attnrec_dist.evaluation.explanation import Case, Picture, Told
-from attnrec_dist.evaluation.explanation_plots import heat_map
-from attnrec_dist.evaluation.forest_plot import forest
-from attnrec_dist.evaluation.plots import curves
-from attnrec_dist.evaluation.verdict import Judged, Verdict
+from attnrec_dist.comparison.forest_plot import forest
+from attnrec_dist.comparison.report import Judged, Verdict
+from attnrec_dist.evaluation.curves import curves
+from attnrec_dist.evaluation.significance import Difference
+from attnrec_dist.explanation import heat_map as explanation_plots
+from attnrec_dist.explanation.heat_map import heat_map
+from attnrec_dist.explanation.report import Case, Picture, Told
+from attnrec_dist.plotting import figures as figures_of
+from attnrec_dist.plotting import lettering
 
 TEA = "茶壶"
 CHOSEN = "eval/next_basket/all/ndcg@10"
@@ -38,7 +40,7 @@ def drawn(monkeypatch):
         save(figure)
         figures.append(figure)
 
-    monkeypatch.setattr(plots, "letter", noted)
+    monkeypatch.setattr(figures_of, "letter", noted)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield figures
@@ -209,7 +211,7 @@ def test_plot_measures_the_baselines_once(attnrec, trained, tmp_path, monkeypatc
     shown = texts_of(drawn[0])
     for name in ("popularity", "own_trend", "own_frequency"):
         assert f"{name} {measured[name]['next_basket/all/ndcg@10']:.4f}" in shown
-    monkeypatch.setattr("attnrec_dist.run_config.load_run_config", lambda *_: pytest.fail("they are kept"))
+    monkeypatch.setattr("attnrec_dist.engine.config.load_run_config", lambda *_: pytest.fail("they are kept"))
     assert attnrec("plot", run).err == f"next: attnrec evaluate {run}\n"
     assert set(texts_of(drawn[1])) == set(shown)
     monkeypatch.undo()

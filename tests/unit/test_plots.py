@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from attnrec_dist.errors import MissingExtraError, RunDirError
-from attnrec_dist.evaluation import plots
-from attnrec_dist.evaluation.plots import curves, read_curves
+from attnrec_dist.evaluation import curves as plots
+from attnrec_dist.evaluation.curves import curves, read_curves
 
 
 def write(path, records, tail=""):

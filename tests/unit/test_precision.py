@@ -11,12 +11,12 @@ import torch
 from alone import alone
 from torch import nn
 
-from attnrec_dist.engine import checkpoint
-from attnrec_dist.engine.checkpoint import Progress
-from attnrec_dist.engine.optim import OptimizerConfig, make_optimizer
-from attnrec_dist.engine.precision import STEPS_TO_GROW, LossScaler, Precision
+from attnrec_dist.checkpoints import checkpoint
+from attnrec_dist.checkpoints.checkpoint import Progress
+from attnrec_dist.engine.optimizer import OptimizerConfig, make_optimizer
 from attnrec_dist.engine.run import Run
 from attnrec_dist.run_dir import RunDir
+from attnrec_dist.strategies.precision import STEPS_TO_GROW, LossScaler, Precision
 
 
 def test_the_scale_halves_at_an_overflow_and_doubles_after_many_good_steps():

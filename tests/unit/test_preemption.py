@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from attnrec_dist import interrupts
 from attnrec_dist.engine import job, preemption
 from attnrec_dist.engine.preemption import SIGNALS, StopRequest
 from attnrec_dist.errors import PeerError
 from attnrec_dist.run_dir import RunDir
+from attnrec_dist.terminal import interrupts
 
 
 @pytest.fixture(autouse=True)

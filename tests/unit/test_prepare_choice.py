@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from prepare_helpers import config_of, contents, run, write_csv
 
 from attnrec_dist.data.config import DataConfig
-from attnrec_dist.data.inspect import inspect
-from attnrec_dist.data.shards import DataSet
-from attnrec_dist.data.views import find_views
+from attnrec_dist.data.dataset import DataSet
+from attnrec_dist.data.eval_cases import find_views
 from attnrec_dist.errors import ConfigError, InputError
-from attnrec_dist.evaluation.data_report import report
 from attnrec_dist.inference.histories import MICROSECONDS, in_baskets, read_histories
+from attnrec_dist.inspection.report import report
+from attnrec_dist.inspection.scan import inspect
 from attnrec_dist.prepare.pipeline import prepare
 
 FINGERPRINT = "e35a34a46129c6d69257cdd71baaf5155a5e4b97769e39ba56e4d0dedaf9d41d"  # of shop() without any of the keys below

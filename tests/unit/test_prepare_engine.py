@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from attnrec_dist.data.shards import DataSet
-from attnrec_dist.prepare.engine import DuckEngine
-from attnrec_dist.prepare.sections import EngineSection
+from attnrec_dist.data.dataset import DataSet
+from attnrec_dist.prepare.config.sections import EngineSection
+from attnrec_dist.prepare.engines.duckdb import DuckEngine
 
 
 @pytest.fixture(params=[1, 2, 4])

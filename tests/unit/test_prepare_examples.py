@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from prepare_helpers import config_of, contents, run, write_csv
 from scipy import stats
 
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.data.example_format import EXAMPLE_PARTS
 from attnrec_dist.data.examples import ExampleSet
-from attnrec_dist.data.shards import DataSet
 from attnrec_dist.errors import ConfigError, InputError
-from attnrec_dist.prepare import example_files
-from attnrec_dist.prepare.as_of import seconds
 from attnrec_dist.prepare.config import PrepareConfig
-from attnrec_dist.prepare.features import FEATURES
+from attnrec_dist.prepare.examples import files as example_files
+from attnrec_dist.prepare.examples.as_of import seconds
+from attnrec_dist.prepare.examples.features import FEATURES
 from attnrec_dist.prepare.pipeline import prepare
 from attnrec_dist.settings import build, parse_yaml, read_yaml, to_yaml
 

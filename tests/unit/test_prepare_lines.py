@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepare_helpers import contents, run, write_csv
 
-from attnrec_dist.data.shards import DataSet
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.errors import AttnrecError, ConfigError, InputError
-from attnrec_dist.prepare import lines, text_files
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.pipeline import prepare
+from attnrec_dist.prepare.reading import lines, text_files
+from attnrec_dist.prepare.reading.text_files import TextFormat
 from attnrec_dist.prepare.report import summary
-from attnrec_dist.prepare.text_files import TextFormat
 from attnrec_dist.settings import build, parse_yaml, to_yaml
 
 ROOT = Path(__file__).parents[2]

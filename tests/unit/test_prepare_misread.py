@@ -12,7 +12,7 @@ import pytest
 from prepare_helpers import contents, run
 
 from attnrec_dist.errors import InputError
-from attnrec_dist.prepare.misread import separator
+from attnrec_dist.prepare.reading.misread import separator
 
 ALL = {"train": 1, "validation": 0, "test": 0}
 WORDS = ["RED", "SCARF", "HAT", "LAMP", "BLUE", "PACK", "OF", "12", "SET", "WHITE", "HEART"]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from prepare_helpers import contents, flip_byte, run, write_csv
 from scipy import sparse
 
-from attnrec_dist.data.shards import DataSet
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.errors import ConfigError, DataError, InputError
 from attnrec_dist.prepare import statistics
 

@@ -13,11 +13,12 @@ import pytest
 from prepare_helpers import contents, flip_byte, run
 
 from attnrec_dist.errors import AttnrecError, ConfigError, FaultError, InputError, StorageError
-from attnrec_dist.prepare import lines, pipeline, reading, text_files
-from attnrec_dist.prepare.engine import DuckEngine
-from attnrec_dist.prepare.files import Stamp, unpacked
-from attnrec_dist.prepare.sections import EngineSection
-from attnrec_dist.prepare.text_files import TextFormat, survey, with_one_line_end
+from attnrec_dist.prepare import pipeline
+from attnrec_dist.prepare.config.sections import EngineSection
+from attnrec_dist.prepare.engines.duckdb import DuckEngine
+from attnrec_dist.prepare.reading import columns, lines, text_files
+from attnrec_dist.prepare.reading.files import Stamp, unpacked
+from attnrec_dist.prepare.reading.text_files import TextFormat, survey, with_one_line_end
 
 ALL = {"train": 1, "validation": 0, "test": 0}
 HEADER = b"user,item,time\n"
@@ -160,7 +161,7 @@ def test_a_cut_plain_file(tmp_path, tail, parts):
 
 def test_a_file_that_changes_while_it_is_read(tmp_path, monkeypatch):
     (tmp_path / "log.csv").write_bytes(GOOD)
-    verified = reading.verified
+    verified = columns.verified
 
     def then_written_to(*given):
         found = verified(*given)
@@ -168,7 +169,7 @@ def test_a_file_that_changes_while_it_is_read(tmp_path, monkeypatch):
             file.write(ROWS[0])
         return found
 
-    monkeypatch.setattr(reading, "verified", then_written_to)
+    monkeypatch.setattr(columns, "verified", then_written_to)
     message = refused(tmp_path)
     assert "log.csv: changed while it was read" in message
     assert f"{len(GOOD):,} bytes before" in message

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from prepare_helpers import run, write_csv
 
-from attnrec_dist.data.shards import DataSet
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.errors import ConfigError, DataError, InputError
-from attnrec_dist.prepare.workplace import workplace
+from attnrec_dist.prepare.staging import workplace
 
 ROWS = [{"user": f"u{k % 7}", "item": f"i{k % 5}", "time": str(1000 + k)} for k in range(60)]
 
@@ -28,7 +28,7 @@ folder = Path(sys.argv[1])
 sys.path.insert(0, sys.argv[2])
 from prepare_helpers import config_of
 from attnrec_dist.prepare.pipeline import prepare
-import attnrec_dist.prepare.engine
+import attnrec_dist.prepare.engines.duckdb
 
 def preparing(stop, how):
     seen = 0

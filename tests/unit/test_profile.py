@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from attnrec_dist.engine.profile import StepProfile
+from attnrec_dist.monitoring.profiler import StepProfile
 
 
 def test_a_profiled_run_is_the_same_run_and_leaves_a_trace(attnrec, trained, tmp_path):

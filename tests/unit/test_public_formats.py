@@ -13,7 +13,7 @@ import pytest
 from prepare_helpers import contents
 from public_logs import LOGS, write_workbook
 
-from attnrec_dist.data.shards import DataSet
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.errors import AttnrecError
 from attnrec_dist.prepare.config import PrepareConfig
 from attnrec_dist.prepare.pipeline import prepare

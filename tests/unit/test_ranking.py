@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from attnrec_dist.evaluation import ranking
-from attnrec_dist.evaluation.ranking import ranks
+from attnrec_dist.evaluation import ranks as ranking
+from attnrec_dist.evaluation.ranks import ranks
 
 SCORES = st.sampled_from([-math.inf, -1.0, -0.5, 0.0, 0.25, 0.5, 1.0, math.inf, math.nan])  # few values: many ties
 

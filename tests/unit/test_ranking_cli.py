@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from tiny_examples import add_examples
 from tiny_shop import attnrec_in_process
 
-from attnrec_dist.stored import sealed
+from attnrec_dist.storage.stored import sealed
 
 RUN = """\
 data: {{path: {data}, max_length: 8, block_size: 8}}

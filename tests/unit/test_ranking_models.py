@@ -18,9 +18,9 @@ from attnrec_dist.errors import ConfigError
 from attnrec_dist.losses import build_loss, loss_config_class
 from attnrec_dist.models import MODELS, build_model, model_config_class, model_task
 from attnrec_dist.models.feature_attention import FieldScore
-from attnrec_dist.models.field_vectors import FieldVectors
-from attnrec_dist.models.fields import NumericFields
-from attnrec_dist.models.pooling import history_layout
+from attnrec_dist.models.layers.field_vectors import FieldVectors
+from attnrec_dist.models.layers.fields import NumericFields
+from attnrec_dist.models.layers.pooling import history_layout
 from attnrec_dist.ops.segments import row_means, row_softmax, row_sums
 from attnrec_dist.settings import build
 

@@ -9,14 +9,14 @@ import pytest
 from prepare_helpers import run, write_csv
 
 from attnrec_dist.data.config import DataConfig
-from attnrec_dist.data.inspect import inspect
-from attnrec_dist.data.shards import DataSet
-from attnrec_dist.evaluation.data_report import report
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.inference import words
 from attnrec_dist.inference.histories import read_histories, stored_histories
-from attnrec_dist.inference.reasons import reason
-from attnrec_dist.inference.recommend import TREND, Recommendation, described
+from attnrec_dist.inspection.report import report
+from attnrec_dist.inspection.scan import inspect
 from attnrec_dist.prepare.report import summary
+from attnrec_dist.recommendation.reasons import reason
+from attnrec_dist.recommendation.recommend import TREND, Recommendation, described
 
 DAY, START = 86_400, 20_000 * 86_400 + 3_600
 ROWS = [

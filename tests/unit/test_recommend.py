@@ -18,12 +18,12 @@ import pytest
 
 import attnrec_dist
 from attnrec_dist import load
-from attnrec_dist.data.shards import DataSet
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.errors import ConfigError, InputError
 from attnrec_dist.inference import histories as histories_module
-from attnrec_dist.inference import recommend as recommend_module
 from attnrec_dist.inference.histories import read_histories, stored_histories
 from attnrec_dist.inference.load import load_model
+from attnrec_dist.recommendation import recommend as recommend_module
 
 
 def rows_of(path) -> dict[str, list[dict]]:

@@ -9,7 +9,7 @@ from strategies import make_batch
 from torch import nn
 
 from attnrec_dist.batch import DataSpec
-from attnrec_dist.engine.recompute import recompute_blocks
+from attnrec_dist.engine.activation_checkpointing import recompute_blocks
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.models import build_model, model_config_class
 from attnrec_dist.settings import build

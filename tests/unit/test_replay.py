@@ -8,8 +8,8 @@ import re
 import pytest
 
 from attnrec_dist.data import order as order_of
+from attnrec_dist.engine.config import load_run_config
 from attnrec_dist.engine.replay import reopen, replay, when
-from attnrec_dist.run_config import load_run_config
 from attnrec_dist.run_dir import RunDir
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from attnrec_dist.evaluation import report as report_module
-from attnrec_dist.evaluation.report import Result, against_the_best, from_json, report, styled, summarise, to_json, view_values
+from attnrec_dist.evaluation.report import from_json, report, styled, to_json
+from attnrec_dist.evaluation.results import Result, against_the_best, summarise, view_values
 
 METRICS = ["recall@10", "ndcg@10"]
 OFFSETS = {"next_basket": np.array([0, 2, 3, 3]), "period": np.array([0, 2, 4, 5])}

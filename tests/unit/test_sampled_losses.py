@@ -15,7 +15,8 @@ from strategies import batches, make_batch
 from tiny_shop import attnrec_in_process
 
 from attnrec_dist.batch import DataSpec, Output
-from attnrec_dist.data.shards import DataSet
+from attnrec_dist.data.dataset import DataSet
+from attnrec_dist.engine.config import load_run_config
 from attnrec_dist.errors import ConfigError, FaultError
 from attnrec_dist.inference.load import load_model
 from attnrec_dist.losses import build_loss, loss_config_class
@@ -23,7 +24,6 @@ from attnrec_dist.losses.negatives import hits
 from attnrec_dist.losses.sampled_softmax import multiplicity
 from attnrec_dist.ops.chosen_logits import chosen_logits
 from attnrec_dist.ops.item_table import ItemTable
-from attnrec_dist.run_config import load_run_config
 from attnrec_dist.settings import build
 
 V, D = 30, 4

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
+from attnrec_dist.engine.config import RunConfig, load_run_config, run_config_class
 from attnrec_dist.errors import ConfigError
 from attnrec_dist.losses import LOSSES
 from attnrec_dist.models import MODELS
 from attnrec_dist.prepare.config import PrepareConfig
-from attnrec_dist.run_config import RunConfig, load_run_config, run_config_class
 from attnrec_dist.settings import (
     Section,
     apply_overrides,

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepare_helpers import edit_manifest, flip_byte, run, write_csv
 
-from attnrec_dist.data.shards import DataSet
+from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.errors import DataError
 
 

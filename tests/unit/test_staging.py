@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from attnrec_dist.engine import recommend_run
 from attnrec_dist.errors import StorageError
-from attnrec_dist.staging import Staging
+from attnrec_dist.recommendation import run as recommend_run
+from attnrec_dist.storage.output_parts import Staging
 
 SCHEMA = pa.schema({"n": pa.int64()})
 
@@ -129,7 +129,7 @@ def test_the_same_command_twice_at_once_is_refused(trained, attnrec, output, sto
 
 
 def test_parts_are_joined_in_order_some_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr("attnrec_dist.staging.TOGETHER", 4)
+    monkeypatch.setattr("attnrec_dist.storage.output_parts.TOGETHER", 4)
     staging = Staging(tmp_path / "o.parquet", SCHEMA, {"a": 1})
     assert staging.open() == []
     for number in (11, 2, 0, 1, *range(3, 11)):

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pytest
 from prepare_helpers import config_of, run, write_csv
 
-from attnrec_dist import read_times as reading
-from attnrec_dist import timestamps
 from attnrec_dist.errors import ConfigError, InputError
+from attnrec_dist.prepare.config.sections import moment
 from attnrec_dist.prepare.pipeline import prepare
-from attnrec_dist.prepare.sections import moment
-from attnrec_dist.read_times import check_format, read_times
-from attnrec_dist.timestamps import TimeRule
+from attnrec_dist.times import read_times as reading
+from attnrec_dist.times import timestamps
+from attnrec_dist.times.read_times import check_format, read_times
+from attnrec_dist.times.timestamps import TimeRule
 
 ALL = {"train": 1, "validation": 0, "test": 0}
 TEN = 1_772_359_200  # 2026-03-01 10:00 UTC

@@ -13,16 +13,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from attnrec_dist.engine import trackers
-from attnrec_dist.engine.tracking import Metrics
 from attnrec_dist.errors import MissingExtraError
+from attnrec_dist.monitoring import trackers
+from attnrec_dist.monitoring.metrics_log import Metrics
 
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 
 
 @pytest.fixture(autouse=True)
 def nowhere(tmp_path, monkeypatch):
-    monkeypatch.setattr("attnrec_dist.engine.tracking.PATIENCE", 600.0)  # on a busy machine W&B takes longer than 20 s to start
+    monkeypatch.setattr(
+        "attnrec_dist.monitoring.metrics_log.PATIENCE", 600.0
+    )  # on a busy machine W&B takes longer than 20 s to start
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlflow").as_uri())
@@ -227,7 +229,7 @@ def test_one_that_is_slow_holds_nothing_up(tmp_path, capsys, monkeypatch):
     slow.let.set()
     metrics.close()
     assert slow.taken == [*((step, {"train/loss": float(step)}) for step in range(5)), "finished"]
-    monkeypatch.setattr("attnrec_dist.engine.tracking.PATIENCE", 0.05)
+    monkeypatch.setattr("attnrec_dist.monitoring.metrics_log.PATIENCE", 0.05)
     slow = Slow()
     metrics.trackers = [trackers.Tracker("tensorboard", lambda: slow)]
     metrics.log(9, loss=0.0)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnrec_dist.data.config import DataConfig
-from attnrec_dist.data.views import PROTOCOLS, find_views, known_events
+from attnrec_dist.data.eval_cases import PROTOCOLS, find_views, known_events
 
 PARTS = st.sampled_from(["validation", "test"])
 

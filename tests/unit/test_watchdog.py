@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from attnrec_dist.distributed import World
-from attnrec_dist.engine import watchdog
-from attnrec_dist.engine.watchdog import Watchdog, WatchdogConfig, place
+from attnrec_dist.monitoring import watchdog
+from attnrec_dist.monitoring.watchdog import Watchdog, WatchdogConfig, place
 
 
 @pytest.fixture
@@ -103,11 +103,11 @@ def test_a_place_is_two_functions_of_the_package():
     thread = threading.Thread(target=dog._watch_progress, daemon=True)
     thread.start()
     until = time.monotonic() + 60
-    while not (found := place(thread.ident)).startswith("_ticks (engine/watchdog.py:") and time.monotonic() < until:
+    while not (found := place(thread.ident)).startswith("_ticks (monitoring/watchdog.py:") and time.monotonic() < until:
         time.sleep(0.01)
     dog.__exit__()
-    assert found.startswith("_ticks (engine/watchdog.py:")
-    assert " of _watch_progress (engine/watchdog.py:" in found
+    assert found.startswith("_ticks (monitoring/watchdog.py:")
+    assert " of _watch_progress (monitoring/watchdog.py:" in found
     elsewhere = threading.Thread(target=time.sleep, args=(1,), daemon=True)
     elsewhere.start()
     assert place(elsewhere.ident) == "no code of attnrec_dist"

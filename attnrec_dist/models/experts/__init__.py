@@ -1,8 +1,8 @@
 """The experts of a mixture, by name. A new one is a file here and a line in EXPERTS.
 
 An expert gives log p of every query's targets (in training) and an opinion on the whole catalogue (in ranking), from the
-customer's state and from what the data set knows. `needs` names the evidence that the loader looks up for it (data/evidence.py);
-where the data set lacks it, a SilentExpert stands in its place.
+customer's state and from what the data set knows. `needs` names what the loader looks up for it (data/expert_features.py); where
+the data set lacks that, a SilentExpert stands in its place.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from attnrec_dist.batch import DataSpec
-from attnrec_dist.models.experts.opinions import Listed, Opinion
+from attnrec_dist.models.experts.scoring import Listed, Opinion
 from attnrec_dist.ops.trend import Trend
 
 DAY = 86_400.0

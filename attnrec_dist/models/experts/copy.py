@@ -19,7 +19,7 @@ from attnrec_dist.models.experts.base import (
     QueryChunk,
     segment_log_sum_exp,
 )
-from attnrec_dist.models.experts.opinions import Listed, lately, spread
+from attnrec_dist.models.experts.scoring import Listed, lately, spread
 from attnrec_dist.ops.trend import Trend
 
 TREND_POWER = 0.5  # with which a fortnight's popularity enters before anything is learnt

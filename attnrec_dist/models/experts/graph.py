@@ -23,7 +23,7 @@ from attnrec_dist.models.experts.base import (
     QueryChunk,
     segment_log_sum_exp,
 )
-from attnrec_dist.models.experts.opinions import Listed, by_day, lately, spread
+from attnrec_dist.models.experts.scoring import Listed, by_day, lately, spread
 from attnrec_dist.ops.edges import log_shares, row_sums
 from attnrec_dist.ops.trend import Trend
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from attnrec_dist.batch import DataSpec
 from attnrec_dist.models.experts.base import Expert, ExpertConfig, QueryChunk, wide
-from attnrec_dist.models.experts.opinions import Faded
+from attnrec_dist.models.experts.scoring import Faded
 from attnrec_dist.ops.trend import Trend
 
 

@@ -34,13 +34,6 @@ def preload() -> None:
     import torch.utils.data  # noqa: F401
     from accelerate import Accelerator  # noqa: F401
 
-    import attnrec_dist.cli
-    import attnrec_dist.engine.evaluate_run
-    import attnrec_dist.engine.job
-    import attnrec_dist.engine.strategy_fsdp2
-    import attnrec_dist.engine.strategy_zero
-    import attnrec_dist.run_config  # noqa: F401
-
     gc.collect()
     gc.freeze()  # the collector leaves shared pages alone
 

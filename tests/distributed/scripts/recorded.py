@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import attnrec_dist.cli
-from attnrec_dist.engine import checkpoint, evaluate_run, recommend_run
+from attnrec_dist.checkpoints import checkpoint
 from attnrec_dist.engine import train as training
 from attnrec_dist.evaluation import evaluate, predict
+from attnrec_dist.evaluation import run as evaluate_run
+from attnrec_dist.recommendation import run as recommend_run
 
 RANK = int(os.environ.get("RANK", "0"))
 RECORD = Path(os.environ["RECORD_DIR"])

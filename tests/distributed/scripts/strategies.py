@@ -11,8 +11,8 @@ import os
 import sys
 
 import attnrec_dist.cli
-from attnrec_dist.engine.join import Job
-from attnrec_dist.engine.precision import LossScaler, Precision
+from attnrec_dist.strategies.launch import Job
+from attnrec_dist.strategies.precision import LossScaler, Precision
 
 VARIABLES = {
     "ddp": {},

@@ -1,0 +1,1 @@
+"""`attnrec compare`: runs compared user by user, as a report and a picture."""

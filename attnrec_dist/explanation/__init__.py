@@ -1,0 +1,1 @@
+"""`attnrec explain`: what a model weighed, checked, as text, page and heat map."""

@@ -1,0 +1,1 @@
+"""Label and features -> labelled examples."""

@@ -1,0 +1,1 @@
+"""What in a log would spoil a model, found by counting and told worst first."""

@@ -1,0 +1,1 @@
+"""Files of any format -> rows of text, whole and checked."""

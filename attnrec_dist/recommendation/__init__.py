@@ -1,0 +1,1 @@
+"""`attnrec recommend` and `load`: lists for customers, with reasons."""

@@ -1,0 +1,1 @@
+"""Files: read back checked, written whole, named by the user."""

@@ -1,0 +1,1 @@
+"""How the objective is spread over processes: one process, DDP, FSDP2, ZeRO."""

@@ -1,0 +1,1 @@
+"""What is printed: lines that fit, and never end a command."""
