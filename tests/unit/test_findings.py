@@ -89,7 +89,7 @@ PLANTED = {
     "a bot": (
         lambda rows: rows + [row("1003", str(200 + second % 60), 7 * second) for second in range(2000)],
         {},
-        ["1 user(s) with 1,000 events or more in a day, on 1 day(s); '1003' has 2,0", "bots"],
+        ["1 user with 1,000 events or more in a day, on 1 day; '1003' has 2,0", "bots"],
     ),
     "case of kinds": (
         lambda rows: every(rows, "event", str.capitalize, 50),
@@ -177,8 +177,8 @@ PLANTED = {
         {},
         ["500 of 500 users of the test part (100.0%) have no earlier event", "session or an order"],
     ),
-    "few users": (lambda rows: rows[:1000], {}, ["user(s) are tested: the 95% interval of a hit rate is up to 0.2", "longer"]),
-    "few items": (lambda rows: every(rows, "item", lambda name: name[:2]), {}, ["only 6 item(s) in the catalogue", "category"]),
+    "few users": (lambda rows: rows[:1000], {}, ["users: the 95% interval of a hit rate is up to 0.2", "longer"]),
+    "few items": (lambda rows: every(rows, "item", lambda name: name[:2]), {}, ["only 6 items in the catalogue", "category"]),
     "a constant": (
         lambda rows: every(rows, "quantity", lambda _: "1"),
         NUMBERED,
@@ -187,7 +187,7 @@ PLANTED = {
     "a number that stands for none": (
         lambda rows: every(rows, "quantity", lambda _: "999999", 100),
         NUMBERED,
-        ["'quantity' is 999999 in 50 event(s), 100% of the column's sum", "filters.where: {quantity: {max: ...}}"],
+        ["'quantity' is 999999 in 50 events, 100% of the column's sum", "filters.where: {quantity: {max: ...}}"],
     ),
     "returns": (
         lambda rows: every(rows, "quantity", "-{}".format, 20),

@@ -26,6 +26,7 @@ from attnrec_dist.prepare.findings import ids
 from attnrec_dist.prepare.findings import times as suspect_times
 from attnrec_dist.prepare.findings.find import Finding, LogFacts, finding, pairs_of, plain, share_of, shown
 from attnrec_dist.prepare.sql import text
+from attnrec_dist.terminal.layout import counted
 
 REFUSED = 10.0  # the weight of what ends a training before it begins
 BUSY_USER, BUSY_ITEM, BUSIEST_ITEM = 0.05, 0.1, 0.25  # shares of the events that one should not have
@@ -255,9 +256,9 @@ def _parts(engine: DuckEngine, log: LogFacts) -> Iterator[Finding]:
     test = found.get(statements.TEST, 0)
     if 0 < tested < FEW_TESTED:
         wide = f"the 95% interval of a hit rate is up to {min(1, 2 * 0.98 / math.sqrt(tested)):.2f} wide"
-        yield finding(0.08, f"only {tested:,} user(s) are tested: {wide}", "few")
+        yield finding(0.08, f"the test part has only {counted(tested, 'user')}: {wide}", "few")
     if items < FEW_ITEMS:
-        yield finding(0.07, f"only {items:,} item(s) in the catalogue", "few items")
+        yield finding(0.07, f"only {counted(items, 'item')} in the catalogue", "few items")
     if test >= ENOUGH and (cold or 0) >= COLD * test:
         what = f"{share_of(cold, test, 'events of the test part')} are on items without a training event"
         yield finding(0.5 * cold / test, what, "cold")
@@ -285,7 +286,7 @@ def _numbers(engine: DuckEngine, log: LogFacts) -> Iterator[Finding]:
         times = engine.row(f"SELECT count(*) FROM events WHERE abs({names[place]}) = CAST({most!r} AS FLOAT)")[0]
         if times * most >= HEAVY * whole and times <= HEAVY / 4 * total:
             value = high if high == most else low
-            what = f"{shown(name)} is {value:g} in {times:,} event(s), {times * most / whole:.0%} of the column's sum"
+            what = f"{shown(name)} is {value:g} in {counted(times, 'event')}, {times * most / whole:.0%} of the column's sum"
             yield finding(0.05 + times / total, what, "heavy", name=name)
 
 

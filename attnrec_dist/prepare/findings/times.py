@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from attnrec_dist.prepare import statements
 from attnrec_dist.prepare.engines.duckdb import DuckEngine
 from attnrec_dist.prepare.findings.find import Finding, LogFacts, finding, share_of, shown
+from attnrec_dist.terminal.layout import counted
 
 A_DAY = 1000  # events that no person has in a day
 GAP, LONG_GAP, SHORTER_GAP = 30, 0.5, 0.25  # days; shares of the log's days, the second where hardly any event lies beyond
@@ -35,7 +36,8 @@ def _rates(engine: DuckEngine, log: LogFacts) -> Iterator[Finding]:
             "SELECT user_id, n FROM busy_days JOIN row_codes ON busy_days.u = row_codes.u ORDER BY n DESC, user_id, day LIMIT 1"
         )
         name, most = engine.row(worst)
-        what = f"{users:,} user(s) with {A_DAY:,} events or more in a day, on {days:,} day(s); {shown(name)} has {most:,} in one"
+        busy = f"{counted(users, 'user')} with {A_DAY:,} events or more in a day, on {counted(days, 'day')}"
+        what = f"{busy}; {shown(name)} has {most:,} in one"
         yield finding(events / engine.row("SELECT sum(n) FROM moments")[0], what, "rate")
 
 
