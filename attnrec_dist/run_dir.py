@@ -27,7 +27,7 @@ from pydantic import BaseModel, Field
 from attnrec_dist.errors import CheckpointError, DamagedError, RunDirError, StorageError
 from attnrec_dist.settings import flatten
 from attnrec_dist.storage.outputs import make_folders, replacing, take_back
-from attnrec_dist.storage.stored import as_schema, read_json, read_tree, sha256_of
+from attnrec_dist.storage.stored import as_schema, read_json, read_tree, sealed, sha256_of
 
 State = Literal["running", "done", "stopped", "user_error", "fault"]
 MARKER = "complete.json"  # written last: a directory without it is no checkpoint
@@ -207,7 +207,7 @@ class RunDir:
             if self._ended and state == "running":
                 return
             self._ended = state != "running"
-            text = json.dumps({"state": state, "step": step, "reason": reason}, indent=1) + "\n"
+            text = json.dumps(sealed({"state": state, "step": step, "reason": reason}), indent=1) + "\n"
             write_whole(self.path / "status.json", text)
 
     def status(self) -> dict[str, Any]:

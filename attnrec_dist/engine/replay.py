@@ -48,7 +48,7 @@ def reopen(run_dir: RunDir, config: RunConfig, launched: bool = False) -> Run:
 
 def tell_user(past: Run, user: str) -> None:
     """Prints the steps that trained on a customer. Raises ConfigError."""
-    done = max(map(step_of, past.run_dir.complete_checkpoints()), default=0)  # what a resumed run would not train again
+    done = max([int(past.run_dir.status()["step"]), *map(step_of, past.run_dir.complete_checkpoints())])
     found = when(past, user, done)
     print(f"{user}: in {len({step for step, _, _ in found})} of {done} steps")
     for step, epoch, sample in found:

@@ -18,7 +18,7 @@ from attnrec_dist.data.dataset import DataSet
 from attnrec_dist.data.gather import ranges
 from attnrec_dist.data.windows import target_codes
 from attnrec_dist.errors import InputError
-from attnrec_dist.storage.yaml_text import shortened
+from attnrec_dist.storage.yaml_text import in_a_line, shortened
 from attnrec_dist.terminal.layout import counted
 from attnrec_dist.times.read_times import read_times
 from attnrec_dist.times.timestamps import TimeRule
@@ -26,6 +26,7 @@ from attnrec_dist.times.timestamps import TimeRule
 COLUMNS = ("user", "item", "timestamp")
 EVENT = "event"  # the column that may be left out
 CUSTOMERS_READ = 4096
+MOST_NAMED = 20  # columns in a message
 MICROSECONDS = 1_000_000  # in a second
 
 
@@ -164,17 +165,22 @@ def _check_columns(path: Path, there: list[str], say: Callable[[str], None]) -> 
     """Raises InputError where a column lacks or looks misspelt; the other ones that are not read are only told."""
     twice = sorted({name for name in there if there.count(name) > 1})
     if twice:
-        raise InputError(f"{path}: {', '.join(map(repr, twice))} names more than one column; rename or remove all but one")
+        raise InputError(f"{path}: {listed(twice)} names more than one column; rename or remove all but one")
     missing = [name for name in COLUMNS if name not in there]
     unused = [name for name in there if name not in (*COLUMNS, EVENT)]
     for absent in [name for name in (*COLUMNS, EVENT) if name not in there]:
         near = [name for name in unused if difflib.SequenceMatcher(None, absent, name.lower()).ratio() >= 0.66]
         if near:
-            raise InputError(f"{path}: column {near[0]!r} is unknown; did you mean {absent}? Rename it, or leave it out")
+            raise InputError(f"{path}: column {shortened(near[0])} is unknown; did you mean {absent}? Rename it, or leave it out")
     if missing:
-        raise InputError(f"{path}: lacks the column {', '.join(missing)}; it has {', '.join(there)}")
+        raise InputError(f"{path}: lacks the column {', '.join(missing)}; it has {listed(there)}")
     if unused:
-        say(f"{path}: not used: {', '.join(unused)}")
+        say(f"{path}: not used: {listed(unused)}")
+
+
+def listed(names: list[str]) -> str:
+    """Names of columns for a message, however many and long they are."""
+    return ", ".join([in_a_line(name) for name in names[:MOST_NAMED]] + ["..."] * (len(names) > MOST_NAMED))
 
 
 def event_codes(events: Sequence[str | None] | None, count: int, data: DataSet, config: DataConfig, where: str) -> np.ndarray:

@@ -170,6 +170,7 @@ class Trial:
 
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.run_dir / "status.json").read_text())
+        del found["checksum"]
         return found
 
     def checkpoints(self) -> list[str]:

@@ -20,6 +20,11 @@ MORE = 20  # steps that the last job of a run trains
 TWO_BY_TWO = ["--nodes=2", "--gpus-per-node=2", "--cpus-per-task=2", "slurm/train-multinode.sbatch", *RUN]
 
 
+def status_of(run):
+    found = json.loads((run / "status.json").read_text())
+    return found["state"], found["step"], found["reason"]
+
+
 def steps_stopped_at(output: Path) -> list[int]:
     """Of each turn that was stopped."""
     return [int(step) for step in re.findall(r": stopped at step (\d+) \(", output.read_text())]
@@ -59,7 +64,7 @@ def test_two_nodes_stopped_by_the_time_limit_and_requeued_are_the_run_without_sl
     assert (status["state"], status["reason"]) == ("stopped", "file STOP")
     last = cluster.submit("--time=30", f"--output={output}", *TWO_BY_TWO, *where, "--train.max_steps", str(steps))
     assert cluster.wait(last, output, timeout=600)["JobState"] == "COMPLETED", output.read_text()
-    assert json.loads((run / "status.json").read_text()) == {"state": "done", "step": steps, "reason": ""}
+    assert status_of(run) == ("done", steps, "")
     assert not (run / "STOP").exists()
     without = tmp_path / "without"
     words = ["train", *RUN, "--train.max_steps", str(steps), "--run_dir", str(without), "--data", str(data)]
@@ -121,7 +126,7 @@ def test_what_slurm_requeues_by_itself_goes_on_and_what_was_cancelled_is_not_req
     assert (status["state"], status["step"], (run / "last").resolve().name) == ("stopped", step, f"step-{step:08d}")
     again = cluster.submit(*words, "--train.max_steps", str(step + 1))
     assert cluster.wait(again, output, timeout=600)["JobState"] == "COMPLETED", output.read_text()
-    assert json.loads((run / "status.json").read_text()) == {"state": "done", "step": step + 1, "reason": ""}
+    assert status_of(run) == ("done", step + 1, "")
 
 
 def test_a_stop_by_hand_ends_the_job(cluster: Cluster, data: Path, tmp_path: Path) -> None:

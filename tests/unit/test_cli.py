@@ -23,6 +23,7 @@ from attnrec_dist.commands import all_commands, plot
 from attnrec_dist.engine.config import load_run_config
 from attnrec_dist.errors import ExitCode
 from attnrec_dist.prepare.config import PrepareConfig
+from attnrec_dist.run_dir import RunDir
 from attnrec_dist.settings import describe, iterate_keys, take_overrides
 
 HEAVY = ["torch", "datasets", "accelerate", "duckdb", "pyarrow", "numpy", "pandas", "matplotlib", "safetensors"]
@@ -466,8 +467,7 @@ def test_a_refit_is_as_many_epochs_on_all_that_came_before_the_test_part(attnrec
 
 
 def test_a_run_that_is_not_done_is_not_refitted(attnrec, copy, tmp_path):
-    status = json.loads((copy.run / "status.json").read_text())
-    (copy.run / "status.json").write_text(json.dumps(status | {"state": "stopped"}))
+    RunDir(copy.run).write_status("stopped", 3)
     refused(attnrec("refit", copy.run, "--data", copy.data), "is stopped, so its length is not chosen yet")
 
 
