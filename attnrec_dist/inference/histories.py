@@ -165,7 +165,8 @@ def _check_columns(path: Path, there: list[str], say: Callable[[str], None]) -> 
     """Raises InputError where a column lacks or looks misspelt; the other ones that are not read are only told."""
     twice = sorted({name for name in there if there.count(name) > 1})
     if twice:
-        raise InputError(f"{path}: {', '.join(map(shortened, twice[:MOST_NAMED]))} names more than one column; rename or remove all but one")
+        names = ", ".join(map(shortened, twice[:MOST_NAMED]))
+        raise InputError(f"{path}: {names} names more than one column; rename or remove all but one")
     missing = [name for name in COLUMNS if name not in there]
     unused = [name for name in there if name not in (*COLUMNS, EVENT)]
     for absent in [name for name in (*COLUMNS, EVENT) if name not in there]:
