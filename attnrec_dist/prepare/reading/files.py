@@ -81,14 +81,15 @@ def find_files(
     """{file that the patterns match: the columns that its directories' names give}, sorted, each file once.
 
     Of a directory, all files below it are meant. Of these, and of what a pattern matches, names that begin with . or _ are no
-    data; it is told. With `in_order` they come as they are listed, and no pattern or directory may be among them. With
+    data; it is told. With `in_order` they come as they are listed; a directory, or a pattern of several, is refused. With
     `of_one_kind` those of a directory or pattern must have names that end alike. Raises InputError for one that matches none,
     and for what is no plain file: it is read more than once.
     """
     found: dict[Path, dict[str, str | None]] = {}
     for pattern in patterns:
         path = _placed(pattern, base, where)
-        if in_order and (path.is_dir() or (not path.exists() and glob.has_magic(pattern))):
+        is_pattern = not path.exists() and glob.has_magic(pattern)
+        if in_order and (path.is_dir() or (is_pattern and len(glob.glob(str(path), recursive=True)) > 1)):
             kind = "directory" if path.is_dir() else "pattern"
             raise InputError(
                 f"{where}: the order of the lines is the time, and the {kind} {pattern} does not tell the order of its files; "
