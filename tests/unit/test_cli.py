@@ -67,6 +67,13 @@ def test_every_command_explains_itself(attnrec, command):
     assert len([line for line in done.out.splitlines() if line.startswith("  -")]) >= 1
 
 
+@pytest.fixture
+def in_shop(shop, monkeypatch):
+    """The repository, where tests run, has a directory data too once `make train` was there."""
+    monkeypatch.chdir(shop.path)
+
+
+@pytest.mark.usefixtures("in_shop")
 def test_short_help_repeats_what_the_sections_say_of_their_keys(shop):
     sections = {"prepare": PrepareConfig, "train": type(load_run_config(shop.run_yaml, {}))}
     sections["evaluate"] = sections["train"]
@@ -105,6 +112,7 @@ def test_the_hint_at_a_commands_end_works_as_printed(attnrec, shop, tmp_path, co
     assert attnrec(*words).code == 0
 
 
+@pytest.mark.usefixtures("in_shop")
 def test_help_documents_every_key(attnrec, shop):
     done = attnrec("train", "--help-all")
     config = load_run_config(shop.run_yaml, {})
@@ -170,6 +178,7 @@ def test_a_printed_preparation_reads_back(attnrec, shop, tmp_path):
     assert attnrec("prepare", tmp_path / "again.yaml", "--print_config").out == done.out
 
 
+@pytest.mark.usefixtures("in_shop")
 def test_overrides_may_stand_before_the_file(attnrec, shop):
     after = attnrec("train", shop.run_yaml, "--train.seed", "3", "--print_config")
     assert attnrec("train", "--train.seed", "3", shop.run_yaml, "--print_config").out == after.out

@@ -156,7 +156,7 @@ def test_without_a_terminal_progress_is_plain_lines(capsys, monkeypatch):
 
 @pytest.fixture
 def stop():
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}  # under nohup SIGHUP would stay ignored
     request = StopRequest()
     request.listen()
     yield request
