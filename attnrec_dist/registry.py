@@ -12,9 +12,10 @@ import difflib
 import functools
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from attnrec_dist.errors import ConfigError
+from attnrec_dist.settings import Section
 
 Entry = TypeVar("Entry")
 
@@ -89,6 +90,15 @@ class Declared:
         cls._is_contract = contract
 
     _is_contract = False
+
+
+class DeclaredSection(Section):
+    """The same for settings: the contracts are the classes that derive from this one directly."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        super().__pydantic_init_subclass__(**options)
+        refuse_misspelt(cls, [base for base in cls.__mro__[1:] if DeclaredSection in base.__bases__])
 
 
 def refuse_misspelt(cls: type, contracts: Iterable[type]) -> None:

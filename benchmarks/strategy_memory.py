@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 QUERIES = 16
 # bytes a weight, of W processes: (held, peak, of what). fp32: weights 4, gradient 4, Adam's two moments 8. DeepSpeed updates a
-# copy of its weights, 4, and sends gradients in a bucket that stays, 4 where it holds them all (strategy_zero.py: BUCKET).
+# copy of its weights, 4, and sends gradients in a bucket that stays, 4 where it holds them all (zero.py: BUCKET).
 ARITHMETIC = {
     "ddp": (
         lambda w: 16,

@@ -2,7 +2,7 @@
 
 A checkpoint is a directory of safetensors and JSON, so reading one never runs code. Its marker holds the size and checksum
 of every file, the step, and the fingerprint of the data; one that is truncated, damaged or foreign is refused. Weights are whole
-in it, whatever the strategy; the optimizer's state is as the strategy cuts it, and cut anew on load (parts.py).
+in it, whatever the strategy; the optimizer's state is as the strategy cuts it, and cut anew on load (optimizer_state.py).
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from attnrec_dist.run_dir import (
     write_whole,
 )
 from attnrec_dist.settings import Section
+from attnrec_dist.storage.outputs import sync
 from attnrec_dist.storage.stored import read_tree, sealed, sha256_of
 from attnrec_dist.strategies.base import Strategy
 from attnrec_dist.strategies.ema import AVERAGE
@@ -154,18 +155,18 @@ def _write(attempt: Path, item: Content | None) -> None:
     if item is not None:
         file, tensors, header = item
         save_file({key: value.detach().contiguous() for key, value in tensors.items()}, attempt / file, header)
-        _sync(attempt / file)
+        sync(attempt / file)
 
 
 def _finish(attempt: Path, final: Path, progress: Progress, identity: dict[str, Any]) -> None:
     """What makes the files a checkpoint. Rank 0."""
     (attempt / PROGRESS).write_text(json.dumps(asdict(progress)))
-    _sync(attempt / PROGRESS)
+    sync(attempt / PROGRESS)
     if (final / MARKER).is_file():
         final.rename(final.with_name(f".{final.name}{ASIDE}"))
     _remove(final)  # an unmarked leftover of a killed attempt
     attempt.rename(final)
-    _sync(final.parent)
+    sync(final.parent)
     files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(final.iterdir())}
     marker = {"format_version": CHECKPOINT_FORMAT, **identity, "step": progress.step, "files": files}
     write_whole(final / MARKER, json.dumps(sealed(marker)))
@@ -260,14 +261,6 @@ def pass_over(damaged: Iterable[Path]) -> None:
     """These are no checkpoints from now on. Rank 0."""
     for path in damaged:
         (path / MARKER).unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

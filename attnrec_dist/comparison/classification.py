@@ -1,4 +1,4 @@
-"""The metrics of classification.py as functions of users' weights, for comparing two runs: by_user.py says why.
+"""The metrics of classification.py as functions of users' weights, for comparing two runs: user_metrics.py says why.
 
 n examples of U users; an example has a label (bought or not) and a probability; from the threshold on it is classified positive.
 """

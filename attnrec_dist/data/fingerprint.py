@@ -30,7 +30,7 @@ class Fingerprint:
         self.columns: dict[str, Any] = {}
 
     def add_rows(self, rows: Any) -> None:
-        """The next rows, a data.shards.Rows."""
+        """The next rows, a data.dataset.Rows."""
         self.add("length", np.diff(rows.offsets).astype("<i8"))
         self.add("train_end", rows.train_end.astype("<i4"))
         self.add("valid_end", rows.valid_end.astype("<i4"))

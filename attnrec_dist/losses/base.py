@@ -7,19 +7,13 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from attnrec_dist.batch import TaskName
-from attnrec_dist.registry import Declared, refuse_misspelt
-from attnrec_dist.settings import Section
+from attnrec_dist.registry import Declared, DeclaredSection
 
 
-class LossConfig(Section):
+class LossConfig(DeclaredSection):
     """The keys of a loss, and what they mean for the loader and for ranking. A subclass overrides what differs."""
 
     name: str = ""
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **options: Any) -> None:
-        super().__pydantic_init_subclass__(**options)
-        refuse_misspelt(cls, [LossConfig])
 
     @property
     def draws(self) -> int:

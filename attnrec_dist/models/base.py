@@ -7,25 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from attnrec_dist.batch import DataSpec, Needs, Output, RankingBatch, RankingOutput, SequenceBatch, TaskName
 from attnrec_dist.ops.item_table import ItemTable
-from attnrec_dist.registry import Declared, refuse_misspelt
-from attnrec_dist.settings import Section
+from attnrec_dist.registry import Declared, DeclaredSection
 
 
-class ModelConfig(Section):
+class ModelConfig(DeclaredSection):
     """The keys of a model, and what they mean for the loader and the loss. A subclass overrides what differs."""
 
     name: str = ""
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **options: Any) -> None:
-        super().__pydantic_init_subclass__(**options)
-        refuse_misspelt(cls, [ModelConfig])
 
     @property
     def is_causal(self) -> bool:

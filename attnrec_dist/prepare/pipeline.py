@@ -1,14 +1,16 @@
 """The corridor from a raw log to a data set: read, clean, filter, split, number, write. Each step names its file.
 
-    files.py     which files, their bytes          text_files.py  parquet_files.py     are they whole, what is in their header
-    reading.py   files -> rows of text           steps.py    the statements between      engine.py     who runs them (DuckDB)
-    encodings.py  ragged.py  json_lines.py  joined.py   dialects: other encodings, damaged rows, JSON, a log in two files
-    lines.py     lines whose order is the time   writing.py  tables -> files           finish.py      one shard's rows -> lists
-    misread.py   a list for an item, a place taken twice        wanted.py      the columns that are asked for, in each file
-    choice.py    what is learnt from, what is held out           id_lists.py     users and items by name
-    cleaning.py  text -> values and reasons      report.py   what was left out, why    config.py      the keys
-    statistics.py  daily counts, item graph      examples.py  label and features -> labelled examples (labels.py, features.py)
-    suspects.py  unnamed.py  what would spoil a model        workplace.py  built aside, synced, renamed
+    reading/           which files, are they whole, files -> rows of text
+    cleaning.py        text -> values, and why a row is left out
+    choice.py          what is learnt from and what is held out; id_lists.py: users and items by name
+    statements.py      the SQL between clean rows and shards; engines/duckdb.py runs it
+    statistics.py      daily counts and the item graph
+    examples/          label and features -> labelled examples
+    writing.py         tables -> files; shard_writer.py: one shard's rows -> lists
+    report.py          what was left out, and why
+    findings/          what would spoil a model
+    staging.py         built aside, synced, renamed
+    config/            the keys
 
 Memory is bounded by engine.memory_limit and by one shard; the log itself is never held.
 """

@@ -18,7 +18,7 @@ from pathlib import Path
 from attnrec_dist.data.dataset import EXAMPLES
 from attnrec_dist.data.manifest import MANIFEST, SEQUENCES, Manifest
 from attnrec_dist.errors import ConfigError, StorageError
-from attnrec_dist.storage.outputs import make_folders, take_back
+from attnrec_dist.storage.outputs import make_folders, sync, take_back
 from attnrec_dist.storage.stored import sealed
 
 LOCK = "lock"
@@ -39,17 +39,17 @@ class Workplace:
         """Manifest last, all synced, then the directory takes the output's name."""
         for directory in (self.building / SEQUENCES, self.building / EXAMPLES, self.building):
             for path in directory.iterdir() if directory.is_dir() else ():
-                _sync(path)
+                sync(path)
         text = json.dumps(sealed(manifest.model_dump(mode="json")), indent=1, ensure_ascii=False)
         with (self.building / MANIFEST).open("w", encoding="utf-8") as file:
             file.write(text + "\n")
             file.flush()
             os.fsync(file.fileno())
-        _sync(self.building)
+        sync(self.building)
         if self.output.exists() and any(self.output.iterdir()):
             self.output.rename(self.scratch / REPLACED)
         self.building.rename(self.output)
-        _sync(self.output.parent)
+        sync(self.output.parent)
 
 
 @contextmanager
@@ -135,11 +135,3 @@ def _recover(scratch: Path, output: Path) -> None:
             shutil.rmtree(path)
         elif path.name != LOCK:
             path.unlink()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -119,6 +119,15 @@ def take_back(folders: Iterable[Path]) -> None:
             folder.rmdir()
 
 
+def sync(path: Path) -> None:
+    """A file or directory is on the disk when this returns. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A new file beside `path`, of a name that nobody can know before, which takes its place at the end of the block, synced.

@@ -1,12 +1,12 @@
 """How the objective is spread over processes. The loop knows no library, only this: a strategy computes, backpropagates, updates,
 and tells which pieces of the parameters are this rank's.
 
-    single      one process                                 strategy.py
-    DDP         everything on every rank                    strategy.py
-    FSDP2       weights, gradients, optimizer cut           strategy_fsdp2.py
-    ZeRO 1/2/3  optimizer / + gradients / + weights cut     strategy_zero.py
+    single      one process                                 base.py
+    DDP         everything on every rank                    base.py
+    FSDP2       weights, gradients, optimizer cut           fsdp2.py
+    ZeRO 1/2/3  optimizer / + gradients / + weights cut     zero.py
 
-Accelerate starts the processes and tells which strategy was asked for (join.py). Its data loaders, schedulers, accumulation,
+Accelerate starts the processes and tells which strategy was asked for (launch.py). Its data loaders, schedulers, accumulation,
 wrapping and save_state are not used: each is inexact in a way that the design notes record.
 """
 

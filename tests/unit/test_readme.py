@@ -60,3 +60,15 @@ def test_links_and_tests_that_a_page_names_are_there(page):
     absent = {link for link in links if not ((ROOT / page).parent / link).exists()}
     absent |= {name for name in re.findall(r"`(tests/[\w/]+\.py)`", text) if not (ROOT / name).exists()}
     assert not absent
+
+
+def test_files_that_the_package_names_are_there():
+    """In docstrings and comments: a file that was moved must not live on there."""
+    there = {str(path.relative_to(ROOT)) for path in ROOT.rglob("*.py") if ".venv" not in path.parts}
+    absent = {
+        f"{file.relative_to(ROOT)}: {name}"
+        for file in (ROOT / "attnrec_dist").rglob("*.py")
+        for name in re.findall(r"(?<![\w/.-])((?:\w+/)*\w+\.py)\b", file.read_text(encoding="utf-8"))
+        if not any(path == name or path.endswith(f"/{name}") for path in there)
+    }
+    assert not absent

@@ -7,11 +7,15 @@ import re
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from attnrec_dist.errors import ConfigError
+from attnrec_dist.evaluation.metrics import per_view
+from attnrec_dist.losses import loss_config_class
 from attnrec_dist.losses.base import Loss, LossConfig
 from attnrec_dist.models.base import ModelConfig, NextItemModel, RankingModel
 from attnrec_dist.registry import Declared, Registry
@@ -67,6 +71,33 @@ def test_a_package_that_cannot_be_loaded_is_named(tmp_path):
     assert result.returncode == 2
     assert re.search(r"model\.name: broken is added by the package their-package, which cannot be loaded: ", result.stderr)
     assert "Traceback" not in result.stderr
+
+
+class Harsh(LossConfig):
+    """A loss of another package."""
+
+    name: str = "harsh"
+
+
+class HarshLoss(Loss):
+    Config = Harsh
+
+
+def first_place(hits):
+    """A metric of another package: share of the lists whose first item is relevant."""
+    return np.bincount(hits.view[hits.rank == 1], minlength=len(hits.relevant)).astype(float)
+
+
+def test_losses_and_metrics_of_another_package_are_found(monkeypatch):
+    groups = {
+        "attnrec_dist.losses": {"harsh": EntryPoint("harsh", f"{__name__}:HarshLoss", "attnrec_dist.losses")},
+        "attnrec_dist.metrics": {"first": EntryPoint("first", f"{__name__}:first_place", "attnrec_dist.metrics")},
+    }
+    monkeypatch.setattr("attnrec_dist.registry.plugins", lambda group: groups.get(group, {}))
+    assert loss_config_class("harsh")().name == "harsh"
+    assert per_view("first@3", np.array([1, 4, 2]), np.array([0, 2, 3])).tolist() == [1.0, 0.0]
+    with pytest.raises(ConfigError, match="did you mean first@3"):
+        per_view("frist@3", np.array([1]), np.array([0, 1]))
 
 
 def test_ours_come_first():

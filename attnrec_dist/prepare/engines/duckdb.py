@@ -1,6 +1,7 @@
 """DuckDB, the engine that runs the statements: a database on disk, a memory limit, a spill directory, errors in our words.
 
-Everything that is DuckDB's own sits here and in reading.py, so that another engine needs another adapter and no other statement.
+Everything that is DuckDB's own sits here and in reading/columns.py, so that another engine needs another adapter and no
+other statement.
 """
 
 from __future__ import annotations

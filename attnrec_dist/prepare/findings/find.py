@@ -1,6 +1,6 @@
 """What is told of a log that would spoil a model without an error: a line each, worst first, with a figure and what to set.
 
-suspects.py and suspect_times.py find them. ADVICE is the one place to change when a key comes for what is done by hand today.
+suspects.py, times.py and unnamed.py find them. ADVICE is the one place to change when a key comes for what is done by hand today.
 """
 
 from __future__ import annotations

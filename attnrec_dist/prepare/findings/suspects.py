@@ -1,4 +1,4 @@
-"""What in a log would spoil a model without an error, found by counting; findings.py tells it. Thresholds are where the honest
+"""What in a log would spoil a model without an error, found by counting; find.py tells it. Thresholds are where the honest
 logs that we have seen end.
 
 `find` reads the tables `events`, `catalogue` and `row_codes`, which prepare has. `of_data_set` makes them of a data set, so that
